@@ -1,0 +1,1 @@
+"""First floor: comparisons in, calibrated reward model out."""

@@ -1,0 +1,133 @@
+"""Reward model training: an SFT model and comparisons in, a calibrated scorer out."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from trl import RewardConfig as TRLConfig
+from trl import RewardTrainer
+
+from reward.calibration import Calibration, fit_temperature
+from reward.config import RewardConfig
+from reward.data import Comparison, encode_comparisons
+from reward.model import RewardModel
+from sft.config import RuntimeConfig
+from sft.core.errors import DataError
+from sft.core.text import TokenLimits
+from sft.core.tracking import Tracker
+from sft.data import Example
+from sft.model import load_tokenizer, placed, torch_device
+from sft.trainer import LossPoint, callbacks, loss_history, quiet_libraries, silence, training_settings, with_lengths
+
+
+@dataclass(frozen=True)
+class RewardResult:
+    """What reward training leaves behind: a Hugging Face folder with calibration.json, numbers, the loss curve."""
+
+    checkpoint: Path
+    metrics: dict[str, float]
+    steps: int
+    loss: list[LossPoint]
+
+
+def new_scorer(sft: Path, *, seed: int, device: torch.device) -> PreTrainedModel:
+    """Return the SFT model with a fresh one-number head in float32, weights from N(0, 1 / (width + 1)).
+
+    Source: Huang et al. 2024, arXiv 2403.17031, detail 11.
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(
+        sft, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    generator = torch.Generator().manual_seed(seed)
+    head = model.score.weight
+    with torch.no_grad():
+        head.copy_(torch.randn(head.shape, generator=generator) / math.sqrt(head.shape[1] + 1))
+    return placed(model, device)
+
+
+def margins(model: RewardModel, comparisons: Sequence[Comparison]) -> npt.NDArray[np.float64]:
+    """Return the calibrated r_chosen - r_rejected of each comparison."""
+    chosen = model.score_texts([(c.prompt, c.chosen) for c in comparisons])
+    return chosen - model.score_texts([(c.prompt, c.rejected) for c in comparisons])
+
+
+def train_reward(
+    config: RewardConfig,
+    *,
+    sft: Path,
+    train: Sequence[Comparison],
+    validation: Sequence[Comparison],
+    references: Sequence[Example],
+    limits: TokenLimits,
+    runtime: RuntimeConfig,
+    seed: int,
+    out_dir: Path,
+    tracker: Tracker,
+) -> RewardResult:
+    """Train a Bradley-Terry model; keep the weights with the lowest validation loss, then calibrate them.
+
+    Args:
+        config: learning rate, epochs, early stopping.
+        sft: Hugging Face folder of the SFT model, whose weights and tokenizer are taken over.
+        train: comparisons to learn from.
+        validation: comparisons that select the checkpoint and fit the temperature; other prompts than `train`.
+        references: answers of the SFT data; the mean of their scores becomes the offset, so that 0 is the SFT level.
+        limits: longest prompt and answer in tokens.
+        runtime: device, dtype, threads.
+        seed: of the head and the order of the rows.
+        out_dir: empty folder; afterwards holds the model, its tokenizer and calibration.json.
+        tracker: where the numbers go.
+
+    Raises:
+        DataError: no usable comparison in `train` or `validation`.
+    """
+    quiet_libraries()
+    torch.set_num_threads(runtime.threads)
+    tokenizer = load_tokenizer(sft)
+    encoded = encode_comparisons(tokenizer, train, limits)
+    encoded_validation = encode_comparisons(tokenizer, validation, limits)
+    for name, part in (("train", encoded), ("validation", encoded_validation)):
+        if not part.rows:
+            raise DataError(
+                f"no usable comparison in the {name} split ({part.left_out} left out as longer than "
+                f"data.max_answer_tokens={limits.answer}); give more data or raise data.max_answer_tokens"
+            )
+    device = torch_device(runtime)
+    model = new_scorer(sft, seed=seed, device=device)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    checkpoints = out_dir / "checkpoints"
+    settings = training_settings(config, runtime, seed=seed, out_dir=checkpoints)
+    trainer = RewardTrainer(
+        model=model,
+        args=TRLConfig(**settings, center_rewards_coefficient=config.center_rewards_coefficient),
+        train_dataset=with_lengths(encoded.rows, "chosen_ids", "rejected_ids"),
+        eval_dataset=with_lengths(encoded_validation.rows, "chosen_ids", "rejected_ids"),
+        processing_class=tokenizer,
+        callbacks=callbacks(config, tracker),
+    )
+    silence(trainer)
+    trainer.train()
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    trained = RewardModel(trainer.model.eval(), tokenizer, Calibration(0.0, 1.0), limits.prompt)
+    raw_margins = margins(trained, encoded_validation.kept)
+    offset = float(trained.score_texts([(example.prompt, example.answer) for example in references]).mean())
+    calibration = Calibration(offset, fit_temperature(raw_margins))
+    trainer.model.save_pretrained(out_dir)
+    tokenizer.save_pretrained(out_dir)
+    calibration.save(out_dir)
+    metrics = {
+        "validation_accuracy": float(np.mean(raw_margins > 0)),
+        "offset": calibration.offset,
+        "temperature": calibration.temperature,
+        "comparisons": len(encoded.rows),
+        "validation_comparisons": len(encoded_validation.rows),
+        "prompts_shortened": encoded.prompts_shortened + encoded_validation.prompts_shortened,
+        "comparisons_left_out": encoded.left_out + encoded_validation.left_out,
+    }
+    return RewardResult(out_dir, metrics, trainer.state.global_step, loss_history(trainer.state))

@@ -1,0 +1,5 @@
+"""`python -m rlhf` is `rlhf`."""
+
+from rlhf.cli import main
+
+main()

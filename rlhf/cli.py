@@ -1,0 +1,142 @@
+"""The command `rlhf`: run experiments, look at registered models, examine the machine.
+
+Heavy libraries are imported inside the commands, so that help and errors answer at once. With --json, standard output
+is exactly one JSON document; everything else goes to standard error.
+"""
+
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from rlhf.registry.commands import app as models_app
+from sft.core.errors import ConfigError, Interrupted, RLHFError, StorageError
+
+if TYPE_CHECKING:
+    from rlhf.config import ExperimentConfig
+
+app = typer.Typer(
+    help="SFT -> reward model -> PPO -> evaluation -> bias checks -> registry.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(models_app, name="models")
+
+
+@app.command(
+    "run",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)
+def run_command(context: typer.Context) -> None:
+    """Run an experiment or a sweep (-m); takes Hydra's words, such as experiment=quickstart ppo.kl_coef=0.1."""
+    from rlhf import preflight
+    from rlhf.launch import launch
+
+    words = [word for word in context.args if word != "--json"]
+    as_json = "--json" in context.args
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _stdout_for_json(as_json):
+        command = preflight.parse(words)
+        if not (command.only_answers or command.only_shows):
+            preflight.check(words)
+        try:
+            results = launch(words, _task)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the same command carries on after the last finished stage") from None
+    if as_json:
+        print(json.dumps(results[0] if len(results) == 1 else results, indent=2, ensure_ascii=False))
+
+
+def _task(config: "ExperimentConfig", experiment: str, out_dir: Path, overrides: list[str]) -> Mapping[str, object]:
+    from rich.console import Console
+
+    from rlhf.pipeline import run_experiment
+    from rlhf.report import summary_table
+
+    results = run_experiment(config, experiment=experiment, out_dir=out_dir)
+    console = Console()
+    console.print(summary_table(results))
+    for name in ("results.json", "report.html"):
+        console.print(str(out_dir / name), soft_wrap=True, highlight=False)
+    return results.as_dict()
+
+
+@app.command("doctor")
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    registry: Annotated[Path, typer.Option("--registry", metavar="DIR", help="Folder of the registry.")] = Path(
+        "registry"
+    ),
+) -> None:
+    """Show versions, devices, registry, W&B mode and SQLite; exit with 1 if something would fail."""
+    from rlhf.doctor import examine
+
+    findings = examine(registry)
+    if as_json:
+        print(json.dumps({"ok": all(f.ok for f in findings), "findings": [vars(f) for f in findings]}, indent=2))
+    else:
+        for finding in findings:
+            remedy = f"  -> {finding.remedy}" if finding.remedy else ""
+            print(f"{'ok ' if finding.ok else 'BAD'} {finding.name:<13} {finding.value}{remedy}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted("interrupted by SIGTERM; the same command carries on after the last finished stage")
+
+
+@contextmanager
+def _stdout_for_json(active: bool) -> Iterator[None]:
+    """Send all that is printed meanwhile, also by libraries and child processes, to standard error."""
+    if not active:
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def main() -> NoReturn:
+    """Run the command line; turn errors into one message and the exit code that scripts rely on."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except RLHFError as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        message = f"{error.strerror}: {error.filename or 'the disk'}; free space, then run the same command again"
+        _fail(StorageError(message))
+    sys.exit(0)
+
+
+def _fail(error: RLHFError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    if "--json" in sys.argv:
+        document: dict[str, object] = {"error": str(error), "exit_code": error.exit_code}
+        if isinstance(error, ConfigError):
+            document["problems"] = [{k: _plain(v) for k, v in p._asdict().items()} for p in error.problems]
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    sys.exit(error.exit_code)
+
+
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

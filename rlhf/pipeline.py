@@ -1,0 +1,120 @@
+"""One experiment from data to a registered, evaluated, bias-checked policy.
+
+Only this file, the stages it calls and cli.py write the registry. Models are imported inside the stages, so that a run
+whose stages are all cached never loads torch.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rlhf import schema
+from rlhf.config import ExperimentConfig
+from rlhf.registry import Artifact, Registry
+from rlhf.report import Results, render, write_results
+from rlhf.run import Done, Run
+from rlhf.sources import Sources
+from rlhf.stages.bias import run_bias
+from rlhf.stages.evaluation import run_evaluation
+from rlhf.stages.labels import run_labels
+from rlhf.stages.ppo import run_ppo
+from rlhf.stages.reward import run_reward
+from rlhf.stages.sft import run_sft
+from sft.core.durable import json_digest, write_text
+from sft.core.tracking import RunTracker
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+
+
+def run_experiment(config: ExperimentConfig, *, experiment: str, out_dir: Path) -> Results:
+    """Run all stages that are not in the registry yet, and write results.json and report.html.
+
+    Args:
+        config: the whole experiment.
+        experiment: its name in results, reports and W&B.
+        out_dir: run folder; gets results.json, report.html, the metric ledger and W&B's files.
+
+    Raises:
+        RLHFError: with what to do next; finished stages stay in the registry, the same command carries on.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    started = datetime.now(UTC)
+    run_id = f"{experiment}-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    registry = Registry(Path(config.registry.root))
+    tracker = RunTracker(
+        out_dir,
+        run_id=run_id,
+        experiment=experiment,
+        mode=config.wandb.mode,
+        project=config.wandb.project,
+        entity=config.wandb.entity,
+        config=schema.to_tree(config),
+        tags=[experiment],
+        log_samples=config.wandb.log_samples,
+    )
+    with tracker:
+        run = Run(config, registry, tracker, Sources(config, out_dir))
+        sft = run_sft(run)
+        labels, preferences = run_labels(run)
+        splits = run.sources.split_preferences(preferences)
+        scorers = run_reward(run, sft, labels, splits)
+        policy = run_ppo(run, sft, scorers.reward)
+        evaluation = run_evaluation(run, sft, scorers, policy)
+        bias = run_bias(run, sft, scorers.reward, policy, splits)
+    measured = _evaluation(evaluation, scorers.report)
+    passed = passes_evaluation(measured, config.evaluation.min_win_rate) and bias.stage["passed"] is True
+    computed = not (policy.cached and evaluation.cached and bias.cached)
+    alias = name_policy(registry, policy.artifact, CHAMPION if passed else CANDIDATE, computed=computed)
+    results = Results(
+        experiment=experiment,
+        run_id=run_id,
+        seed=config.seed,
+        config_sha256=json_digest(schema.to_tree(config)),
+        stages=tuple(run.stages.values()),
+        evaluation=measured,
+        bias={key: bias.stage[key] for key in ("passed", "checks", "skipped", "suite")},
+        registry={
+            "sft": sft.artifact.ref,
+            "reward": scorers.reward.artifact.ref,
+            "policy": policy.artifact.ref,
+        },
+        alias=alias,
+    )
+    write_results(out_dir / "results.json", results)
+    write_text(out_dir / "report.html", render(results.as_dict(), run.reports))
+    return results
+
+
+def _evaluation(evaluation: Done, report: Done) -> dict[str, Any]:
+    measured, reward = evaluation.stage["metrics"], report.stage["metrics"]
+    assert isinstance(measured, dict)
+    assert isinstance(reward, dict)
+    found = {**measured, "reward_model_accuracy": reward["accuracy"], "reward_model_ece": reward["ece"]}
+    if "judge_accuracy" in reward:
+        found["judge_accuracy"] = reward["judge_accuracy"]
+    return found
+
+
+def passes_evaluation(measured: dict[str, Any], min_win_rate: float) -> bool:
+    """Tell whether the policy wins for sure, in the eyes of a judge who knows better than a coin.
+
+    The low end of the win rate's interval must lie above the limit, and so must that of a held-out reward model's
+    own accuracy above one half; the gold utility needs no such proof.
+    """
+    judge = measured.get("judge_accuracy")
+    judge_knows = judge is None or judge["ci"][0] > 0.5
+    return bool(judge_knows and measured["win_rate"]["ci"][0] > min_win_rate)
+
+
+def name_policy(registry: Registry, policy: Artifact, alias: str, *, computed: bool) -> str:
+    """Give a policy the alias that it earned, and take the other one from it; return the alias.
+
+    A run that computed nothing does not take an alias away from a newer version.
+    """
+    other = CANDIDATE if alias == CHAMPION else CHAMPION
+    registry.drop_alias(policy, other)
+    holders = [found for found in registry.artifacts(policy.name) if alias in found.aliases]
+    if computed or all(holder.version <= policy.version for holder in holders):
+        registry.set_alias(policy, alias)
+    return alias

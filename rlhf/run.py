@@ -1,0 +1,221 @@
+"""A run in progress: it finds each stage's product in the registry by fingerprint, or has it built and registers it.
+
+A fingerprint is the digest of a stage's kind, settings, inputs and seed; what is found is not computed again.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from rlhf.config import ExperimentConfig
+from rlhf.inputs import names_folder
+from rlhf.labels.quality import Preference
+from rlhf.registry import Artifact, Registry
+from rlhf.report import StageResult
+from rlhf.sources import Sources
+from sft.core.durable import folder_digest, json_digest, write_json
+from sft.core.errors import DataError
+from sft.core.statistics import Estimate
+from sft.core.text import TokenLimits, as_dicts
+from sft.core.tracking import RunTracker, Tracker
+from sft.data import Example
+
+STAGE_VERSION = 1
+"""Raised when a change of code changes what the same configuration gives; old artifacts are then not reused."""
+STAGE_FILE = "stage.json"
+
+
+class Built(NamedTuple):
+    """What a stage made: a folder to register, what the report shows of it, and its optimiser steps."""
+
+    folder: Path
+    stage: dict[str, object]
+    steps: int
+    device: str | None = None
+    """Where tensors lived; None for a product that no model made."""
+
+
+class Done(NamedTuple):
+    """A stage that is in the registry now."""
+
+    artifact: Artifact
+    stage: dict[str, object]
+    cached: bool
+    steps: int
+    seconds: float
+
+    @property
+    def path(self) -> Path:
+        """Return the folder of the product."""
+        return self.artifact.path
+
+
+Build = Callable[[Path, Tracker], Built]
+Parents = Sequence[tuple[str, Artifact]]
+
+
+@dataclass
+class Run:
+    """One run in progress: its configuration, registry and tracker, and what it has finished."""
+
+    config: ExperimentConfig
+    registry: Registry
+    tracker: RunTracker
+    sources: Sources
+    stages: dict[str, StageResult] = field(default_factory=dict)
+    reports: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> TokenLimits:
+        """Return the longest prompt and answer in tokens."""
+        return TokenLimits(self.config.data.max_prompt_tokens, self.config.data.max_answer_tokens)
+
+    @property
+    def sampling_limits(self) -> TokenLimits:
+        """Return the longest prompt and sampled answer in tokens."""
+        return TokenLimits(self.config.data.max_prompt_tokens, self.config.ppo.response_length)
+
+    def sampling_settings(self) -> dict[str, object]:
+        """Return what decides sampled answers, for the fingerprints of stages that look at them."""
+        return {"temperature": self.config.ppo.temperature, "response_length": self.config.ppo.response_length}
+
+    def device(self) -> str:
+        """Return where this run's tensors live; only stages that load torch anyway ask."""
+        from sft.model import torch_device
+
+        return str(torch_device(self.config.runtime))
+
+    def fingerprint(self, kind: str, settings: object, inputs: Mapping[str, str]) -> str:
+        """Return the digest of everything that decides a stage's product."""
+        return json_digest(
+            {
+                "kind": kind,
+                "stage_version": STAGE_VERSION,
+                "settings": settings,
+                "inputs": dict(inputs),
+                "limits": list(self.limits),
+                "seed": self.config.seed,
+                "dtype": self.config.runtime.dtype,
+                "prefix": self.config.registry.prefix,
+            }
+        )
+
+    def produce(self, stage: str, kind: str, fingerprint: str, parents: Parents, build: Build) -> Done:
+        """Return the product of a fingerprint: from the registry, or built, registered, and then returned."""
+        started = time.perf_counter()
+        found = self.registry.find(fingerprint)
+        if found is None:
+            with self.registry.workspace(fingerprint) as folder:
+                found = self.registry.find(fingerprint)  # another process may have made it while this one waited
+                if found is None:
+                    with self.tracker.stage(stage) as tracker:
+                        built = build(folder, tracker)
+                    artifact = self.register(kind, fingerprint, parents, built)
+                    return Done(artifact, built.stage, False, built.steps, time.perf_counter() - started)
+        self.tracker.cached(kind if kind == stage else f"{stage} ({kind})")
+        return Done(found, read_stage(found.path), True, 0, time.perf_counter() - started)
+
+    def register(self, kind: str, fingerprint: str, parents: Parents, built: Built) -> Artifact:
+        """Write stage.json into a finished folder and move it into the registry."""
+        write_json(built.folder / STAGE_FILE, built.stage)
+        return self.registry.register(
+            built.folder,
+            name=f"{self.config.registry.prefix}{kind}",
+            kind=kind,
+            fingerprint=fingerprint,
+            metadata={
+                "metrics": built.stage["metrics"],
+                "seed": self.config.seed,
+                "environment": self._environment(built.device),
+            },
+            parents=parents,
+        )
+
+    def _environment(self, device: str | None) -> dict[str, object]:
+        libraries = ("torch", "transformers", "trl", "numpy")
+        return {
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in libraries},
+            "device": device,
+            "dtype": self.config.runtime.dtype,
+            "threads": self.config.runtime.threads,
+        }
+
+    def finish(self, name: str, done: Done, *, artifact: Artifact | None = None, extra: Sequence[Done] = ()) -> None:
+        """Record a stage for results.json and the report; `extra` are by-products whose cost belongs to it."""
+        every = [done, *extra]
+        self.reports[name] = done.stage
+        metrics = done.stage["metrics"]
+        assert isinstance(metrics, dict)
+        self.stages[name] = StageResult(
+            name=name,
+            artifact=(artifact or done.artifact).ref,
+            fingerprint=done.artifact.fingerprint,
+            cached=all(part.cached for part in every),
+            seconds=sum(part.seconds for part in every),
+            train_steps=sum(part.steps for part in every),
+            metrics=metrics,
+        )
+
+    def adopt(self, kind: str, source: str) -> Done:
+        """Return the model that `sft.from` or `reward.from` names; a folder is copied into the registry."""
+        started = time.perf_counter()
+        if not names_folder(source):
+            artifact = self.registry.get(source)
+            return Done(artifact, read_stage(artifact.path), True, 0, time.perf_counter() - started)
+        folder = Path(source).expanduser()
+        fingerprint = json_digest(
+            {"kind": kind, "adopted": folder_digest(folder), "prefix": self.config.registry.prefix}
+        )
+        found = self.registry.find(fingerprint)
+        if found is None:
+            with self.registry.workspace(fingerprint) as workspace:
+                copy_model(folder, workspace)
+                built = Built(workspace, {"metrics": {}, "adopted_from": source}, 0)
+                found = self.register(kind, fingerprint, [], built)
+        return Done(found, read_stage(found.path), True, 0, time.perf_counter() - started)
+
+
+def read_stage(folder: Path) -> dict[str, object]:
+    """Return a registered product's stage.json; a model from elsewhere has none, and so no metrics."""
+    path = folder / STAGE_FILE
+    if not path.is_file():
+        return {"metrics": {}}
+    stage = json.loads(path.read_text())
+    assert isinstance(stage, dict)
+    return stage
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy the safe files of a Hugging Face folder: safetensors, JSON, text, templates. Never pickles or code."""
+    safe = {".safetensors", ".json", ".txt", ".model", ".jinja"}
+    files = [path for path in sorted(source.iterdir()) if path.is_file() and path.suffix in safe]
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise DataError(
+            f"{source} holds no .safetensors file; save the model with save_pretrained and give that folder"
+        )
+    for path in files:
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+def digest_of(rows: Sequence[object]) -> str:
+    """Return one digest of examples, preferences or prompts, in order."""
+    return json_digest([_plain(row) for row in rows])
+
+
+def _plain(row: object) -> object:
+    if isinstance(row, Example):
+        return [as_dicts(row.prompt), row.answer]
+    if isinstance(row, Preference):
+        return [as_dicts(row.prompt), row.chosen, row.rejected]
+    return row
+
+
+def shown(estimates: Mapping[str, Estimate]) -> dict[str, object]:
+    """Return estimates in the shape of results.json."""
+    return {name: estimate.as_dict() for name, estimate in estimates.items()}

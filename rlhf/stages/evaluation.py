@@ -1,0 +1,79 @@
+"""Stage `evaluation`: the policy against the SFT model on test prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rlhf import schema
+from rlhf.registry import Artifact
+from rlhf.run import Built, Done, Run, digest_of, shown
+from rlhf.stages.reward import Scorers
+from sft.core.durable import json_digest
+from sft.core.text import Conversation, as_dicts
+from sft.core.tracking import Tracker
+
+
+def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
+    """Let the gold utility, or the judge where no gold is known, decide between policy and SFT model."""
+    prompts, held_out = run.sources.prompts.test, run.sources.demonstrations.test
+    models = {"sft": sft, "reward": scorers.reward, "policy": policy}
+    if scorers.judge is not None:
+        models["judge"] = scorers.judge
+    inputs = {name: done.artifact.fingerprint for name, done in models.items()}
+    inputs |= {"prompts": json_digest([as_dicts(p) for p in prompts]), "held_out": digest_of(held_out)}
+    settings = {"evaluation": schema.to_tree(run.config.evaluation)} | run.sampling_settings()
+    parents: list[tuple[str, Artifact]] = [(name, done.artifact) for name, done in models.items()]
+
+    def build(folder: Path, tracker: Tracker) -> Built:
+        from rlhf.evaluation import evaluate_policy
+
+        result = evaluate_policy(
+            run.config.evaluation,
+            policy=policy.path,
+            sft=sft.path,
+            reward=scorers.reward.path,
+            judge=run.sources.gold if run.sources.is_simulated else _load_judge(run, scorers),
+            prompts=prompts,
+            held_out=held_out,
+            limits=run.sampling_limits,
+            temperature=run.config.ppo.temperature,
+            runtime=run.config.runtime,
+            seed=run.config.seed,
+            tracker=tracker,
+            gold=run.sources.gold if run.sources.is_simulated else None,
+        )
+        columns = list(result.samples[0]) if result.samples else []
+        tracker.table("samples", columns, [list(row.values()) for row in result.samples])
+        metrics = shown(result.estimates) | {"judge": "gold" if run.sources.is_simulated else "held-out reward model"}
+        return Built(
+            folder, {"metrics": metrics, "samples": result.samples, "rewards": result.rewards}, 0, run.device()
+        )
+
+    done = run.produce("evaluation", "evaluation", run.fingerprint("evaluation", settings, inputs), parents, build)
+    run.finish("evaluation", done)
+    return done
+
+
+class _Judge:
+    """The held-out reward model, loaded once."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        from reward.model import RewardModel
+        from sft.model import torch_device
+
+        self.model = RewardModel.load(
+            folder,
+            device=torch_device(run.config.runtime),
+            dtype=run.config.runtime.dtype,
+            max_prompt_tokens=run.limits.prompt,
+        )
+
+    def __call__(self, pairs: Sequence[tuple[Conversation, str]]) -> npt.NDArray[np.float64]:
+        return self.model.score_texts(pairs)
+
+
+def _load_judge(run: Run, scorers: Scorers) -> _Judge:
+    assert scorers.judge is not None, "checked by ExperimentConfig: real data need reward.judge_fraction"
+    return _Judge(run, scorers.judge.path)

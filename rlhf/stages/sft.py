@@ -1,0 +1,104 @@
+"""Stage `sft`: base model and demonstrations in, fine-tuned model out."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rlhf import schema
+from rlhf.inputs import tokenizer_problems
+from rlhf.registry import Artifact
+from rlhf.run import Built, Done, Run, digest_of
+from sft.config import ModelKind
+from sft.core.durable import folder_digest, json_digest, write_json
+from sft.core.errors import ConfigError, DataError
+from sft.core.tracking import Tracker
+
+
+class Base(NamedTuple):
+    """The model that SFT starts from."""
+
+    path: Path
+    artifact: Artifact
+
+
+def run_base(run: Run) -> Base:
+    """Build the tiny base model, or find the pretrained one and register where it came from."""
+    model = run.config.model
+    train = run.sources.demonstrations.train
+    if model.kind is ModelKind.TINY:
+        texts = [text for example in train for text in (*(m.content for m in example.prompt), example.answer)]
+        settings = schema.to_tree(model)
+
+        def build(folder: Path, tracker: Tracker) -> Built:
+            from sft.model import build_tiny
+
+            build_tiny(model, texts, seed=run.config.seed, out_dir=folder)
+            return Built(folder, {"metrics": {}}, 0)
+
+        done = run.produce("sft", "base", run.fingerprint("base", settings, {"texts": json_digest(texts)}), [], build)
+        return Base(done.path, done.artifact)
+    assert model.path is not None, "checked by ModelConfig"
+    folder = pretrained_folder(model.path)
+    problems = tokenizer_problems(folder, model.pad_token)
+    if problems:
+        raise ConfigError(problems)
+    content = folder_digest(folder)
+
+    def describe(workspace: Path, tracker: Tracker) -> Built:
+        write_json(workspace / "source.json", {"path": model.path, "sha256": content})
+        return Built(workspace, {"metrics": {}}, 0)
+
+    fingerprint = run.fingerprint("base", {"pad_token": model.pad_token}, {"folder": content})
+    return Base(folder, run.produce("sft", "base", fingerprint, [], describe).artifact)
+
+
+def pretrained_folder(path: str) -> Path:
+    """Return a local model folder as it is, or download a hub id (weights as safetensors, JSON, vocabularies)."""
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]))
+    except Exception as error:  # the hub client raises many kinds, for one remedy
+        raise DataError(
+            f"model.path={path} is no folder here, and the hub did not give it ({type(error).__name__}: {error}); "
+            "check the name and the network, or download it and give the folder"
+        ) from error
+
+
+def run_sft(run: Run) -> Done:
+    """Fine-tune the base model, or take the model that `sft.from` names."""
+    config = run.config.sft
+    if config.from_ is not None:
+        done = run.adopt("sft", config.from_)
+        run.finish("sft", done)
+        return done
+    base = run_base(run)
+    data = run.sources.demonstrations
+    settings = {"sft": schema.to_tree(config), "pad_token": run.config.model.pad_token}
+    inputs = {
+        "base": base.artifact.fingerprint,
+        "train": digest_of(data.train),
+        "validation": digest_of(data.validation),
+    }
+
+    def build(folder: Path, tracker: Tracker) -> Built:
+        from sft.train import train_sft
+
+        result = train_sft(
+            config,
+            base=base.path,
+            pad_token=run.config.model.pad_token,
+            train=data.train,
+            validation=data.validation,
+            limits=run.limits,
+            runtime=run.config.runtime,
+            seed=run.config.seed,
+            out_dir=folder,
+            tracker=tracker,
+        )
+        return Built(folder, {"metrics": result.metrics, "loss": result.loss}, result.steps, run.device())
+
+    done = run.produce("sft", "sft", run.fingerprint("sft", settings, inputs), [("base", base.artifact)], build)
+    run.finish("sft", done)
+    return done

@@ -1,0 +1,1 @@
+"""Ground floor: text in, fine-tuned model out. Knows nothing of rewards."""

@@ -1,0 +1,197 @@
+"""Settings of models, data and supervised fine-tuning. Imports no torch."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sft.core.config import Section, at_least, between, positive
+from sft.core.errors import ConfigProblem
+
+
+class ModelKind(StrEnum):
+    """Where the base model comes from."""
+
+    TINY = "tiny"
+    """A small Llama with random weights and a tokenizer trained on the data."""
+    PRETRAINED = "pretrained"
+    """A local folder or a hub id, `model.path`."""
+
+
+class Dtype(StrEnum):
+    """Number format of the computation."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    """Mixed precision: what is trained keeps float32 weights, which small updates need; what is frozen has bfloat16."""
+
+
+@dataclass(kw_only=True)
+class ModelConfig(Section):
+    """The base model."""
+
+    kind: ModelKind = ModelKind.TINY
+    """`tiny` or `pretrained`."""
+    path: str | None = None
+    """`pretrained`: a local folder or hub id, safetensors only."""
+    pad_token: str | None = None
+    """An existing token to pad with, for tokenizers whose pad is missing or equals EOS."""
+    vocab_size: int = 1024
+    """`tiny`: tokens of the trained tokenizer, at most."""
+    hidden_size: int = 128
+    """`tiny`: width."""
+    intermediate_size: int = 384
+    """`tiny`: width of the feed-forward layers."""
+    num_hidden_layers: int = 4
+    """`tiny`: depth."""
+    num_attention_heads: int = 4
+    """`tiny`: heads."""
+    max_position_embeddings: int = 512
+    """`tiny`: longest prompt + answer, in tokens."""
+
+    def problems(self) -> list[ConfigProblem]:
+        """Return every broken rule of this section."""
+        found = at_least(300, vocab_size=self.vocab_size)
+        found += positive(
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            max_position_embeddings=self.max_position_embeddings,
+        )
+        if self.num_attention_heads > 0 and self.hidden_size % (2 * self.num_attention_heads):
+            rule = f"must be a multiple of 2 * num_attention_heads={2 * self.num_attention_heads} (rotary positions)"
+            found.append(ConfigProblem("hidden_size", self.hidden_size, rule, "change one of the two"))
+        if self.kind is ModelKind.PRETRAINED and not self.path:
+            found.append(
+                ConfigProblem("path", self.path, "is required by model.kind=pretrained", "give a folder or a hub id")
+            )
+        return found
+
+
+class DataSource(StrEnum):
+    """Where prompts, answers and preferences come from."""
+
+    SIMULATED = "simulated"
+    """The embedded world with a known gold preference."""
+    FILES = "files"
+    """Files of the user."""
+
+
+class LabelFormat(StrEnum):
+    """File format of preferences."""
+
+    AUTO = "auto"
+    HH = "hh"
+    """Anthropic HH: `chosen`, `rejected` transcripts."""
+    TRL = "trl"
+    """TRL preference: `prompt`, `chosen`, `rejected`, texts or message lists; the prompt may be implicit."""
+    PAIRWISE = "pairwise"
+    """One judgement a row: `prompt, response_a, response_b, label`, optionally `annotator`; JSONL or CSV."""
+
+
+@dataclass(kw_only=True)
+class DataConfig(Section):
+    """Prompts, answers, preferences and how they are split."""
+
+    source: DataSource = DataSource.SIMULATED
+    """`simulated` or `files`."""
+    path: str | None = None
+    """`files`: the file that serves wherever no more special path is given."""
+    sft_path: str | None = None
+    """`files`: demonstrations (`prompt, completion` or `messages`), or preferences, whose chosen answers serve."""
+    comparisons_path: str | None = None
+    """`files`: preferences."""
+    prompts_path: str | None = None
+    """`files`: prompts for PPO and evaluation."""
+    format: LabelFormat = LabelFormat.AUTO
+    """Format of the preferences."""
+    validation_fraction: float = 0.1
+    """Share of prompts that select checkpoints and temperatures."""
+    test_fraction: float = 0.15
+    """Share of prompts that nothing is selected on."""
+    max_prompt_tokens: int = 128
+    """Longer prompts keep their last tokens; the number shortened is reported."""
+    max_answer_tokens: int = 64
+    """Demonstrations and comparisons with longer answers are left out; the number is reported."""
+
+    def problems(self) -> list[ConfigProblem]:
+        """Return every broken rule of this section."""
+        found = between(0.01, 0.5, validation_fraction=self.validation_fraction, test_fraction=self.test_fraction)
+        found += positive(max_prompt_tokens=self.max_prompt_tokens, max_answer_tokens=self.max_answer_tokens)
+        if self.source is DataSource.FILES and not self.path and not (self.sft_path and self.comparisons_path):
+            rule = "is required by data.source=files unless data.sft_path and data.comparisons_path are both given"
+            found.append(ConfigProblem("path", self.path, rule, "give a file, e.g. data.path=preferences.jsonl"))
+        return found
+
+
+class Device(StrEnum):
+    """Where tensors live."""
+
+    AUTO = "auto"
+    """CUDA where there is one, else the CPU."""
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(kw_only=True)
+class RuntimeConfig(Section):
+    """The machine."""
+
+    device: Device = Device.AUTO
+    """`auto`, `cpu` or `cuda`."""
+    dtype: Dtype = Dtype.FLOAT32
+    """`float32`, or `bfloat16` for mixed precision."""
+    threads: int = 2
+    """CPU threads of torch; part of "same machine, same bits"."""
+
+    def problems(self) -> list[ConfigProblem]:
+        """Return every broken rule of this section."""
+        return positive(threads=self.threads)
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+@dataclass(kw_only=True)
+class TrainerConfig(Section):
+    """What both supervised stages set; names as in TRL's `SFTConfig` and `RewardConfig`."""
+
+    from_: str | None = field(default=None, metadata={"key": "from"})
+    """A registered model (`NAME`, `NAME:VERSION`, `NAME@ALIAS`) or folder that takes this stage's place."""
+    learning_rate: float = 2e-5
+    num_train_epochs: float = 1.0
+    per_device_train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    lr_scheduler_type: Schedule = Schedule.COSINE
+    """`cosine`, `linear` or `constant`."""
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    eval_steps: int = 50
+    """Steps between two looks at the validation loss."""
+    early_stopping_patience: int = 3
+    """Looks without a better validation loss before training stops."""
+
+    def problems(self) -> list[ConfigProblem]:
+        """Return every broken rule of this section."""
+        found = positive(
+            learning_rate=self.learning_rate,
+            num_train_epochs=self.num_train_epochs,
+            per_device_train_batch_size=self.per_device_train_batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            max_grad_norm=self.max_grad_norm,
+            eval_steps=self.eval_steps,
+            early_stopping_patience=self.early_stopping_patience,
+        )
+        return found + at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+
+
+@dataclass(kw_only=True)
+class SFTConfig(TrainerConfig):
+    """Supervised fine-tuning; the loss counts the answer and its EOS, not the prompt."""
+
+    num_train_epochs: float = 3.0

@@ -1,0 +1,193 @@
+"""Sampling answers whose randomness is a pure function of (seed, stream, iteration, row, position).
+
+Each row has its own uniforms, drawn before sampling; a token is the inverse CDF of its uniform. So an answer does not
+depend on the batch that it was sampled in, apart from rounding at the edge of a CDF step.
+
+Letters: B batch, P prompt tokens (padded on the left), R response tokens (padded on the right), V vocabulary.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from sft.core.text import Conversation, decode_answer, encode_prompt
+
+
+class Prompts(NamedTuple):
+    """Prompt ids padded on the left; the mask is True where a token counts."""
+
+    ids_BP: torch.Tensor
+    mask_BP: torch.Tensor
+
+
+class Responses(NamedTuple):
+    """Response ids up to and including the EOS, then pad; the mask is True where a token counts."""
+
+    ids_BR: torch.Tensor
+    mask_BR: torch.Tensor
+
+
+class Answer(NamedTuple):
+    """A sampled answer: its text, its token ids with the EOS where it has one, and whether it ended by itself."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    ended: bool
+
+
+def draw_uniforms(*, seed: int, stream: str, iteration: int, rows: Sequence[int], length: int) -> torch.Tensor:
+    """Return uniforms in [0, 1), shape (len(rows), length), that depend on nothing but the arguments.
+
+    `stream` keeps uses apart, e.g. "rollout" and "evaluation".
+    """
+    key = zlib.crc32(stream.encode())
+    drawn = [np.random.default_rng((seed, key, iteration, row)).random(length) for row in rows]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty(0, length, dtype=torch.float64)
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Prompts:
+    """Return prompts of different lengths as one batch, padded on the left."""
+    width = max(len(row) for row in rows)
+    ids = [[pad_id] * (width - len(row)) + list(row) for row in rows]
+    mask = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
+    return Prompts(torch.tensor(ids, device=device), torch.tensor(mask, device=device))
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Responses:
+    """Return responses of different lengths as one batch, padded on the right."""
+    width = max(len(row) for row in rows)
+    ids = [list(row) + [pad_id] * (width - len(row)) for row in rows]
+    mask = [[True] * len(row) + [False] * (width - len(row)) for row in rows]
+    return Responses(torch.tensor(ids, device=device), torch.tensor(mask, device=device))
+
+
+def with_eos(responses: Responses, eos_id: int, pad_id: int) -> Responses:
+    """Return the responses with an EOS after those that were cut off, as a reward model saw every answer end."""
+    ids_BR, mask_BR = responses
+    ended_B = ((ids_BR == eos_id) & mask_BR).any(dim=1)
+    length_B1 = mask_BR.sum(dim=1, keepdim=True)
+    column = torch.arange(ids_BR.shape[1] + 1, device=ids_BR.device)
+    added = (column == length_B1) & ~ended_B[:, None]
+    ids = torch.nn.functional.pad(ids_BR, (0, 1), value=pad_id)
+    mask = torch.nn.functional.pad(mask_BR, (0, 1), value=False)
+    return Responses(torch.where(added, eos_id, ids), mask | added)
+
+
+def position_ids(mask: torch.Tensor) -> torch.Tensor:
+    """Return positions that start at 0 on the first token that counts, whatever the padding before it."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def choose_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    """Return for each row the token at which the cumulative softmax first exceeds the row's uniform."""
+    probs_BV = torch.softmax(logits_BV.float() / temperature, dim=-1)
+    cdf_BV = probs_BV.double().cumsum(dim=-1)
+    target_B1 = uniforms_B[:, None] * cdf_BV[:, -1:]
+    tokens_B = torch.searchsorted(cdf_BV, target_B1, right=True).squeeze(1)
+    return tokens_B.clamp(max=logits_BV.shape[1] - 1)
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Prompts,
+    uniforms_BR: torch.Tensor,
+    *,
+    temperature: float,
+    eos_id: int,
+    pad_id: int,
+) -> Responses:
+    """Sample one response per prompt from the full softmax, each at most R tokens long.
+
+    Args:
+        model: causal language model in evaluation mode.
+        prompts: B prompts, padded on the left.
+        uniforms_BR: one number in [0, 1) per token, see `draw_uniforms`.
+        temperature: divides the logits; > 0.
+        eos_id: token that ends a response; it stays in the response.
+        pad_id: fills the rest; never equal to `eos_id`.
+
+    Returns:
+        Responses whose R is that of the longest one.
+    """
+    ids_BP, mask = prompts
+    uniforms_BR = uniforms_BR.to(ids_BP.device)
+    cache = DynamicCache(config=model.config)
+    step_ids, positions = ids_BP, position_ids(mask)
+    alive_B = torch.ones(len(ids_BP), dtype=torch.bool, device=ids_BP.device)
+    tokens, alive = [], []
+    for t in range(uniforms_BR.shape[1]):
+        logits_BV = model(
+            input_ids=step_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        token_B = choose_tokens(logits_BV, uniforms_BR[:, t], temperature=temperature)
+        token_B = torch.where(alive_B, token_B, pad_id)
+        tokens.append(token_B)
+        alive.append(alive_B)
+        alive_B = alive_B & (token_B != eos_id)
+        if not alive_B.any():
+            break
+        step_ids = token_B[:, None]
+        positions = positions[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+    return Responses(torch.stack(tokens, dim=1), torch.stack(alive, dim=1))
+
+
+class SamplingSettings(NamedTuple):
+    """How a list of prompts is answered."""
+
+    max_prompt_tokens: int
+    max_tokens: int
+    temperature: float
+    batch_size: int
+    seed: int
+    stream: str
+
+
+def sample_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Conversation],
+    settings: SamplingSettings,
+    *,
+    iteration: int = 0,
+) -> list[Answer]:
+    """Sample one answer to each prompt; the i-th prompt uses the uniforms of row i."""
+    answers = []
+    for start in range(0, len(prompts), settings.batch_size):
+        chunk = prompts[start : start + settings.batch_size]
+        ids = [encode_prompt(tokenizer, prompt, max_tokens=settings.max_prompt_tokens) for prompt in chunk]
+        responses = sample(
+            model,
+            pad_left(ids, tokenizer.pad_token_id, model.device),
+            draw_uniforms(
+                seed=settings.seed,
+                stream=settings.stream,
+                iteration=iteration,
+                rows=range(start, start + len(chunk)),
+                length=settings.max_tokens,
+            ),
+            temperature=settings.temperature,
+            eos_id=tokenizer.eos_token_id,
+            pad_id=tokenizer.pad_token_id,
+        )
+        answers += read_answers(tokenizer, responses)
+    return answers
+
+
+def read_answers(tokenizer: PreTrainedTokenizerBase, responses: Responses) -> list[Answer]:
+    """Turn a batch of responses into texts."""
+    answers = []
+    for ids_R, mask_R in zip(responses.ids_BR.tolist(), responses.mask_BR.tolist(), strict=True):
+        ids = ids_R[: sum(mask_R)]
+        answers.append(Answer(decode_answer(tokenizer, ids), tuple(ids), ids[-1] == tokenizer.eos_token_id))
+    return answers

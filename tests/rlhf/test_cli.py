@@ -1,0 +1,148 @@
+"""The command as a stranger uses it: processes, exit codes, standard output, SIGKILL and SIGTERM."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from micro import MICRO
+
+from rlhf.registry import Registry
+from sft.core.durable import broken_files
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "rlhf", *words]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def rlhf(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*words), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def registered(root: Path) -> set[str]:
+    if not (root / "registry.db").is_file():
+        return set()
+    return {artifact.name for artifact in Registry(root, create=False).artifacts()}
+
+
+def wait_for(name: str, root: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while name not in registered(root):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]:
+    """Kill a run with SIGKILL right after SFT is registered; then give the same command again."""
+    folder = tmp_path_factory.mktemp("cli")
+    process = start("run", *MICRO, cwd=folder)
+    wait_for("sft", folder / "registry", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    for artifact in Registry(folder / "registry", create=False).artifacts():
+        assert broken_files(artifact.path) == []
+    done = rlhf("run", *MICRO, "--json", "hydra.run.dir=second", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout), done.stderr
+
+
+def test_a_killed_run_carries_on_after_the_last_finished_stage(killed_and_resumed: tuple[Path, dict, str]) -> None:
+    folder, results, _ = killed_and_resumed
+    assert [stage["cached"] for stage in results["stages"]] == [True, *[False] * 5]
+    assert not any((folder / "registry" / ".work").iterdir())
+    assert json.loads((folder / "second" / "results.json").read_text()) == results
+
+
+def test_the_table_and_the_paths_end_a_run(killed_and_resumed: tuple[Path, dict, str]) -> None:
+    folder, _, stderr = killed_and_resumed
+    assert "results.json" in stderr  # with --json all but the document goes to standard error
+    again = rlhf("run", *MICRO, "hydra.run.dir=third", cwd=folder)
+    assert again.returncode == 0
+    for word in ("sft:1", "policy:1", "third/results.json", "third/report.html", "Win rate"):
+        assert word in again.stdout
+
+
+def test_a_sweep_reuses_the_trained_stages(killed_and_resumed: tuple[Path, dict, str]) -> None:
+    folder, _, _ = killed_and_resumed
+    done = rlhf("run", "-m", *MICRO, "ppo.kl_coef=0.02,0.1", "--json", "hydra.sweep.dir=sweep", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    for results in (first, second):
+        assert [stage["cached"] for stage in results["stages"]][:3] == [True] * 3
+    assert first["stages"][3]["cached"] is False
+    assert second["stages"][3]["cached"] is True  # 0.1 is the preset's own value
+    assert json.loads((folder / "sweep" / "1" / "results.json").read_text()) == second
+
+
+def test_models_commands_print_one_json_document(killed_and_resumed: tuple[Path, dict, str]) -> None:
+    folder, results, _ = killed_and_resumed
+    for words in (["list"], ["show", results["registry"]["policy"]], ["lineage", "policy:1"]):
+        done = rlhf("models", *words, "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+    shown = json.loads(rlhf("models", "show", results["registry"]["policy"], "--json", cwd=folder).stdout)
+    assert {"name", "version", "kind", "path", "sha256", "aliases", "parents"} <= set(shown)
+    assert Path(shown["path"]) == folder / "registry" / "policy" / "1"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_exits_with_75_and_registers_nothing_half(sent: signal.Signals, tmp_path: Path) -> None:
+    process = start("run", *MICRO, cwd=tmp_path)
+    wait_for("base", tmp_path / "registry", process)
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "the same command carries on" in stderr
+    assert "policy" not in registered(tmp_path / "registry")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "found"),
+    [
+        (["run", "experiment=quickstrat"], 2, "did you mean quickstart"),
+        (["run", "experiment=quickstart", "ppo.batch_size=100", "ppo.num_mini_batches=8"], 2, "ppo.num_mini_batches=8"),
+        (["models", "show", "nothing"], 2, "registry"),
+        (["nonsense"], 2, "nonsense"),
+        (["run", "experiment=hh_harmless", "data.path=missing.jsonl"], 2, "missing.jsonl"),
+    ],
+)
+def test_mistakes_are_told_before_any_compute(words: list[str], code: int, found: str, tmp_path: Path) -> None:
+    done = rlhf(*words, *(["--json"] if words[0] == "run" else []), cwd=tmp_path)
+    assert done.returncode == code
+    assert found in done.stderr
+    assert not (tmp_path / "registry").exists()
+    if words[0] == "run":
+        assert json.loads(done.stdout)["exit_code"] == 2
+
+
+def test_an_empty_label_file_exits_with_1(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    done = rlhf("run", *MICRO, "data=hh", "data.path=empty.jsonl", "reward.judge_fraction=0.4", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "empty.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_reports_the_machine(tmp_path: Path) -> None:
+    done = rlhf("doctor", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {finding["name"] for finding in json.loads(done.stdout)["findings"]}
+    assert {"python", "torch", "cuda", "registry", "wandb mode", "sqlite"} <= names

@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from sft.core.generation import Prompts, Responses, pad_left, pad_right
+from sft.core.likelihood import joined, token_statistics
+from sft.core.text import encode_answer, encode_prompt
+
+CPU = torch.device("cpu")
+ANSWERS = ["of course .", "to fix a tire , use a patch kit . it takes ten minutes .", "good luck ."]
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer, requests) -> list[tuple[list[int], list[int]]]:
+    return [
+        (encode_prompt(tokenizer, requests[i])[3 * i :], encode_answer(tokenizer, answer))
+        for i, answer in enumerate(ANSWERS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def batch(rows, tokenizer) -> tuple[Prompts, Responses]:
+    pad = tokenizer.pad_token_id
+    return pad_left([p for p, _ in rows], pad, CPU), pad_right([a for _, a in rows], pad, CPU)
+
+
+def alone(policy, prompt: list[int], answer: list[int], temperature: float) -> tuple[list[float], list[float]]:
+    """Return log-probabilities and entropies of one sequence, token by token, without padding."""
+    logprobs, entropies = [], []
+    for t, token in enumerate(answer):
+        logits = policy(input_ids=torch.tensor([prompt + answer[:t]])).logits[0, -1].double() / temperature
+        probs = torch.exp(logits) / torch.exp(logits).sum()
+        logprobs.append(float(torch.log(probs[token])))
+        entropies.append(float(-(probs * torch.log(probs)).sum()))
+    return logprobs, entropies
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_against_one_sequence_at_a_time(policy, rows, batch, temperature: float):
+    found = token_statistics(policy, *batch, temperature=temperature)
+    for i, (prompt, answer) in enumerate(rows):
+        logprobs, entropies = alone(policy, prompt, answer, temperature)
+        assert found.logprobs_BR[i, : len(answer)].tolist() == pytest.approx(logprobs, abs=1e-5)
+        assert found.entropy_BR[i, : len(answer)].tolist() == pytest.approx(entropies, abs=1e-5)
+
+
+def test_padding_on_either_side_changes_nothing(policy, batch):
+    prompts, responses = batch
+    found = token_statistics(policy, prompts, responses).logprobs_BR
+    no, junk = torch.zeros(3, 11, dtype=torch.bool), torch.full((3, 11), 99)
+    wider = token_statistics(
+        policy,
+        Prompts(torch.cat([junk, prompts.ids_BP], dim=1), torch.cat([no, prompts.mask_BP], dim=1)),
+        Responses(torch.cat([responses.ids_BR, junk], dim=1), torch.cat([responses.mask_BR, no], dim=1)),
+    ).logprobs_BR[:, :-11]
+    assert torch.allclose(found[responses.mask_BR], wider[responses.mask_BR], atol=1e-5)
+
+
+def test_learned_positions_are_counted_from_the_first_token(absolute_models, rows, batch):
+    model, _ = absolute_models
+    found = token_statistics(model, *batch).logprobs_BR
+    for i, (prompt, answer) in enumerate(rows):
+        logprobs, _ = alone(model, prompt, answer, 1.0)
+        assert found[i, : len(answer)].tolist() == pytest.approx(logprobs, abs=1e-5)
+
+
+def test_the_last_token_needs_no_successor(policy, rows, batch):
+    """The response's own later tokens never reach back: causality."""
+    prompts, responses = batch
+    found = token_statistics(policy, prompts, responses).logprobs_BR
+    cut = token_statistics(policy, prompts, Responses(responses.ids_BR[:, :2], responses.mask_BR[:, :2])).logprobs_BR
+    assert torch.allclose(found[:, :2], cut, atol=1e-5)
+
+
+def test_joined_by_hand():
+    ids, mask = joined(pad_left([[1], [2, 3]], 0, CPU), pad_right([[4, 5], [6]], 0, CPU))
+    assert ids.tolist() == [[0, 1, 4, 5], [2, 3, 6, 0]]
+    assert mask.int().tolist() == [[0, 1, 1, 1], [1, 1, 1, 0]]
+
+
+def test_gradient_reaches_the_weights_through_logprobs_only(policy, batch):
+    policy.requires_grad_(True)
+    try:
+        found = token_statistics(policy, *batch)
+        assert found.logprobs_BR.requires_grad
+        assert not found.entropy_BR.requires_grad
+    finally:
+        policy.requires_grad_(False)
