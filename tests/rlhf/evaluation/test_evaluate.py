@@ -178,7 +178,7 @@ def test_the_table_shows_one_answer_to_each_of_the_first_prompts(itself, request
 
 
 def test_rewards_and_kl_are_those_of_the_sampled_ids(evaluate, moved, sft_folder, reward_model, tokenizer, requests):
-    """Decoding and encoding again gives other ids, in which a policy could hide."""
+    """Decoding and encoding again gives other ids, in which a policy could hide. Cut-off answers get an EOS."""
     found = evaluate(moved)
     models = {
         name: load_causal_lm(folder, device=torch.device("cpu"), dtype=Dtype.FLOAT32)
@@ -190,7 +190,12 @@ def test_rewards_and_kl_are_those_of_the_sampled_ids(evaluate, moved, sft_folder
     rows = [(prompt, answer.token_ids) for prompt, answer in zip(asked, answers, strict=True)]
     again = [tuple(encode_answer(tokenizer, answer.text)) for answer in answers]
     assert sum(ids != answer.token_ids for ids, answer in zip(again, answers, strict=True)) > 5
-    assert found.rewards["policy"] == pytest.approx(reward_model.score_ids(rows).tolist(), abs=1e-4)
+    assert 0 < sum(answer.ended for answer in answers) < len(answers)
+    whole = [
+        (prompt, ids if answer.ended else (*ids, tokenizer.eos_token_id))
+        for (prompt, ids), answer in zip(rows, answers, strict=True)
+    ]
+    assert found.rewards["policy"] == pytest.approx(reward_model.score_ids(whole).tolist(), abs=1e-4)
     logprobs = {name: sequence_likelihoods(model, tokenizer, rows, LIMITS).logprob_N for name, model in models.items()}
     assert found.estimates["kl"].value == pytest.approx((logprobs["policy"] - logprobs["sft"]).mean(), abs=1e-4)
 

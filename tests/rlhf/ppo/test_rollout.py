@@ -85,8 +85,19 @@ def test_all_is_computed_from_the_responses_that_were_sampled(models, rollout):
     assert torch.allclose(rollout.logprobs_BR[mask], own.logprobs_BR[mask], atol=1e-5)
     assert torch.allclose(rollout.entropy_BR[mask], own.entropy_BR[mask], atol=1e-5)
     assert torch.allclose(rollout.ref_logprobs_BR[mask], own.logprobs_BR[mask], atol=1e-5)
-    assert torch.allclose(rollout.scores_B, models.reward.score_tokens(rollout.prompts, rollout.responses), atol=1e-5)
     assert not rollout.logprobs_BR.requires_grad
+
+
+def test_a_cut_off_response_is_scored_as_if_it_had_ended(models, rollout, prompt_ids, tokenizer):
+    """The reward model never read a text without its EOS, so its score of one would mean nothing."""
+    rows = []
+    for i, prompt in enumerate(prompt_ids):
+        response = rollout.responses.ids_BR[i, rollout.responses.mask_BR[i]].tolist()
+        rows.append(prompt + response + ([] if rollout.responses.ended_B[i] else [tokenizer.eos_token_id]))
+    assert 0 < int(rollout.responses.ended_B.sum()) < len(rows)
+    with torch.no_grad():
+        raw = [float(models.reward.model(input_ids=torch.tensor([row])).logits) for row in rows]
+    assert rollout.scores_B.tolist() == pytest.approx([(score - OFFSET) / TEMPERATURE for score in raw], abs=1e-4)
 
 
 def test_rows_do_not_depend_on_the_micro_batch(models, rollout, prompt_ids):
