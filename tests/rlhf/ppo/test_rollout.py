@@ -93,8 +93,8 @@ def test_a_cut_off_response_is_scored_as_if_it_had_ended(models, rollout, prompt
     rows = []
     for i, prompt in enumerate(prompt_ids):
         response = rollout.responses.ids_BR[i, rollout.responses.mask_BR[i]].tolist()
-        rows.append(prompt + response + ([] if rollout.responses.ended_B[i] else [tokenizer.eos_token_id]))
-    assert 0 < int(rollout.responses.ended_B.sum()) < len(rows)
+        rows.append(prompt + response + ([] if rollout.ended_B[i] else [tokenizer.eos_token_id]))
+    assert 0 < int(rollout.ended_B.sum()) < len(rows)
     with torch.no_grad():
         raw = [float(models.reward.model(input_ids=torch.tensor([row])).logits) for row in rows]
     assert rollout.scores_B.tolist() == pytest.approx([(score - OFFSET) / TEMPERATURE for score in raw], abs=1e-4)
