@@ -14,8 +14,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from reward.calibration import Calibration
 from sft.config import Dtype
-from sft.core.generation import Prompts, Responses, pad_left, pad_right, position_ids
-from sft.core.likelihood import joined
+from sft.core.generation import Prompts, Responses, pad_left, pad_right
+from sft.core.likelihood import spread
+from sft.core.packing import pack, packed_inputs
 from sft.core.text import Conversation, encode_answer, encode_prompt
 from sft.model import load_tokenizer, placed, torch_dtype
 
@@ -50,16 +51,15 @@ def load_scorer(folder: Path, *, device: torch.device, dtype: Dtype) -> PreTrain
 def token_scores(model: PreTrainedModel, prompts: Prompts, responses: Responses) -> torch.Tensor:
     """Return the head's raw output at the R + 1 positions from the last prompt token on, shape (B, R + 1).
 
-    Position 0 is the state before the first response token; position R the one after the last column.
+    Position 0 is the state before the first response token, position t the one after t tokens; zero where a response
+    is shorter.
     """
-    ids, mask = joined(prompts, responses)
+    packed = pack(prompts, responses)
     scorer = cast(Scorer, model)
-    hidden_BTD = scorer.base_model(
-        input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
-    ).last_hidden_state
-    start = prompts.ids_BP.shape[1] - 1
-    scores_BR1: torch.Tensor = scorer.score(hidden_BTD[:, start:])
-    return scores_BR1.squeeze(-1).float()
+    hidden_ND = scorer.base_model(**packed_inputs(model, packed)).last_hidden_state[0]
+    known_BR1 = torch.cat([prompts.mask_BP[:, -1:], responses.mask_BR], dim=1)
+    scores_S: torch.Tensor = scorer.score(hidden_ND[packed.states_BR1[known_BR1]])
+    return spread(scores_S.squeeze(-1).float(), known_BR1)
 
 
 class RewardModel:

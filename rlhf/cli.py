@@ -44,15 +44,19 @@ def run_command(context: typer.Context) -> None:
 
     words = [word for word in context.args if word != "--json"]
     as_json = "--json" in context.args
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _interrupt)
     with _stdout_for_json(as_json):
         command = preflight.parse(words)
         if not (command.only_answers or command.only_shows):
             preflight.check(words)
         try:
             results = launch(words, _task)
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted; the same command carries on after the last finished stage") from None
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                f"interrupted by {stop or 'Ctrl-C'}; the same command carries on after the last checkpoint or "
+                "finished stage"
+            ) from None
     if as_json:
         print(json.dumps(results[0] if len(results) == 1 else results, indent=2, ensure_ascii=False))
 
@@ -93,7 +97,7 @@ def doctor_command(
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Interrupted("interrupted by SIGTERM; the same command carries on after the last finished stage")
+    raise KeyboardInterrupt(signal.Signals(signum).name)  # not an Exception: libraries swallow those
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reward.config import RewardConfig
-from sft.config import DataConfig, DataSource, ModelConfig, RuntimeConfig, SFTConfig
+from sft.config import DataConfig, DataSource, ModelConfig, RuntimeConfig, Schedule, SFTConfig
 from sft.core.config import Section, at_least, between, multiple_of, positive
 from sft.core.errors import ConfigProblem
 
@@ -62,6 +62,48 @@ class KLEstimator(StrEnum):
     K3 = "k3"
 
 
+REWARD_FUNCTIONS = ("length_penalty", "repetition_penalty")
+"""Names that `ppo.reward_functions` may give a weight; `rlhf/ppo/rewards.py` holds them."""
+
+
+class ModelSharing(StrEnum):
+    """Which models of PPO have weights of their own."""
+
+    SEPARATE = "separate"
+    """Policy, reference, critic and reward model are four models; policy and critic are trained whole."""
+    SHARED = "shared"
+    """One frozen base; policy and critic are LoRA adapters on it, the reference is the base without them."""
+
+
+class CriticKind(StrEnum):
+    """What estimates values."""
+
+    MODEL = "model"
+    """A model (or adapter) of its own, with its own learning rate."""
+    HEAD = "head"
+    """A value head on the policy's trunk: one pass for both. Starts at zero. Needs `models: shared`."""
+
+
+class Ensemble(StrEnum):
+    """How several reward models become one score; Coste et al. 2023, arXiv 2310.02743."""
+
+    MEAN = "mean"
+    WORST = "worst"
+    """Worst case (WCO): the lowest score."""
+    UNCERTAINTY = "uncertainty"
+    """Uncertainty-weighted (UWO): mean - `uncertainty_coef` * variance."""
+
+
+class Selection(StrEnum):
+    """Which policy PPO returns. Gold never selects."""
+
+    LAST = "last"
+    WIN_RATE = "win_rate"
+    """The best win rate against the start, by a reward model that PPO does not train on."""
+    KL = "kl"
+    """The last one whose KL to the reference is at most `max_kl`."""
+
+
 @dataclass(kw_only=True)
 class PPOConfig(Section):
     """PPO; names as in TRL's `PPOConfig`."""
@@ -69,41 +111,93 @@ class PPOConfig(Section):
     total_episodes: int = 7680
     """Answers sampled in all."""
     batch_size: int = 128
-    """Answers of one iteration."""
+    """Answers of one iteration, over all processes."""
     num_mini_batches: int = 4
     """Optimiser steps of one pass over an iteration's answers."""
     num_ppo_epochs: int = 4
     """Passes over an iteration's answers."""
-    per_device_train_batch_size: int = 32
-    """Answers in one forward and backward pass; changes memory, not the result."""
+    micro_batch_tokens: int = 4096
+    """Most tokens in one forward and backward pass (one answer is never divided); changes memory, not the result."""
+    generation_batch_size: int | None = None
+    """Answers sampled at once by one process; null: all of an iteration. Changes memory, not the result."""
     response_length: int = 48
     """Most tokens of an answer."""
     temperature: float = 1.0
     """Of sampling, and of all log-probabilities."""
     learning_rate: float = 3e-6
-    """Policy, decaying linearly to 0."""
+    """Policy."""
     critic_learning_rate: float = 1e-5
-    """Critic, decaying linearly to 0."""
+    """Critic."""
+    lr_scheduler_type: Schedule = Schedule.LINEAR
+    """How both learning rates fall to 0: `linear`, `cosine`, or `constant`."""
+    warmup_iterations: int = 0
+    """First iterations in which both learning rates rise linearly."""
     critic_warmup_iterations: int = 2
     """First iterations in which only the critic learns."""
     kl_coef: float = 0.05
-    """Weight of the KL to the reference in the reward."""
+    """Weight of the KL to the reference in the reward; where it starts with `kl_target_nats_per_sequence`."""
     kl_estimator: KLEstimator = KLEstimator.K1
     """`k1`, `k2` or `k3`."""
+    kl_target_nats_per_sequence: float | None = None
+    """Adapt `kl_coef` so that the KL, summed over an answer, approaches this; null: fixed."""
+    kl_horizon: int = 10000
+    """Answers over which the adaptive coefficient moves; smaller is faster."""
     gamma: float = 1.0
     lam: float = 0.95
     cliprange: float = 0.2
     cliprange_high: float | None = None
     """Upper clip of the ratio; null: as `cliprange`."""
     cliprange_value: float = 0.2
+    dual_clip: float | None = None
+    """Bound c > 1 on the loss of negative advantages; null: none."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.1
+    """Weight of the value loss in the trunk's gradient with `critic: head`; models of their own need none."""
     whiten_rewards: bool = False
     """Divide rewards by their standard deviation (no shift) before advantages."""
     missing_eos_penalty: float = 1.0
     """Taken from the score of an answer that does not end within `response_length`."""
+    score_clip: float | None = None
+    """Clip scores to +- this, after normalisation; null: never."""
+    normalize_scores: bool = False
+    """Divide scores by their running standard deviation over all answers so far, after taking their running mean."""
+    reward_models: list[str] = field(default_factory=list)
+    """Further reward models (registered or folders), of any tokenizer, that join the stage's own in an ensemble."""
+    ensemble: Ensemble = Ensemble.MEAN
+    """`mean`, `worst` or `uncertainty`."""
+    uncertainty_coef: float = 0.5
+    """Weight of the ensemble's variance with `ensemble: uncertainty`."""
+    reward_model_weight: float = 1.0
+    """Weight of the (ensemble's) score in the reward."""
+    reward_functions: dict[str, float] = field(default_factory=dict)
+    """Weights of plain functions in the reward: `length_penalty`, `repetition_penalty`."""
     max_grad_norm: float = 1.0
     adam_epsilon: float = 1e-5
     max_kl: float | None = None
     """Stop once an iteration's mean KL to the reference exceeds this many nats per sequence; null: never."""
+    select: Selection = Selection.LAST
+    """Which policy is kept: `last`, `win_rate` or `kl`."""
+    eval_steps: int | None = None
+    """Iterations between two looks at the win rate on validation prompts; null: none."""
+    eval_prompts: int = 64
+    """Validation prompts of such a look, at most."""
+    early_stopping_patience: int | None = None
+    """Looks without a better win rate before PPO stops; null: never."""
+    models: ModelSharing = ModelSharing.SEPARATE
+    """`separate` or `shared`."""
+    critic: CriticKind = CriticKind.MODEL
+    """`model` or `head`."""
+    lora_r: int = 16
+    """Rank of the adapters with `models: shared`."""
+    lora_alpha: float = 32.0
+    """Scale of the adapters: their product is multiplied by `lora_alpha / lora_r`."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Compile the forward and backward passes with torch.compile; needs g++ and Python.h."""
+    save_steps: int = 10
+    """Iterations between two checkpoints; at most so many are repeated after a kill."""
 
     @property
     def minibatch_size(self) -> int:
@@ -122,7 +216,7 @@ class PPOConfig(Section):
             "batch_size": self.batch_size,
             "num_mini_batches": self.num_mini_batches,
             "num_ppo_epochs": self.num_ppo_epochs,
-            "per_device_train_batch_size": self.per_device_train_batch_size,
+            "micro_batch_tokens": self.micro_batch_tokens,
             "response_length": self.response_length,
         }
         found = positive(
@@ -134,9 +228,23 @@ class PPOConfig(Section):
             adam_epsilon=self.adam_epsilon,
             cliprange_value=self.cliprange_value,
             max_kl=self.max_kl,
+            kl_target_nats_per_sequence=self.kl_target_nats_per_sequence,
+            kl_horizon=self.kl_horizon,
+            score_clip=self.score_clip,
+            generation_batch_size=self.generation_batch_size,
+            eval_steps=self.eval_steps,
+            eval_prompts=self.eval_prompts,
+            early_stopping_patience=self.early_stopping_patience,
+            lora_r=self.lora_r,
+            vf_coef=self.vf_coef,
+            lora_alpha=self.lora_alpha,
+            save_steps=self.save_steps,
         )
         found += at_least(
             0,
+            warmup_iterations=self.warmup_iterations,
+            entropy_coef=self.entropy_coef,
+            uncertainty_coef=self.uncertainty_coef,
             kl_coef=self.kl_coef,
             missing_eos_penalty=self.missing_eos_penalty,
             critic_warmup_iterations=self.critic_warmup_iterations,
@@ -147,6 +255,36 @@ class PPOConfig(Section):
         if min(counts.values()) > 0:
             found += multiple_of("batch_size", self.batch_size, "ppo.num_mini_batches", self.num_mini_batches)
             found += multiple_of("total_episodes", self.total_episodes, "ppo.batch_size", self.batch_size)
+        return found + self._problems_between_fields()
+
+    def _problems_between_fields(self) -> list[ConfigProblem]:
+        found = []
+        if self.dual_clip is not None and self.dual_clip <= 1:
+            found.append(ConfigProblem("dual_clip", self.dual_clip, "must be greater than 1", "use e.g. 3"))
+        if self.critic is CriticKind.HEAD and self.models is not ModelSharing.SHARED:
+            rule = "is possible with ppo.models=shared only"
+            found.append(ConfigProblem("critic", self.critic, rule, "use ppo.models=shared or ppo.critic=model"))
+        if self.select is Selection.WIN_RATE and self.eval_steps is None:
+            rule = "needs looks at the win rate"
+            found.append(ConfigProblem("select", self.select, rule, "set ppo.eval_steps, e.g. ppo.eval_steps=5"))
+        if self.select is Selection.KL and self.max_kl is None:
+            found.append(ConfigProblem("select", self.select, "needs a limit of the KL", "set ppo.max_kl, e.g. 10"))
+        if self.early_stopping_patience is not None and self.eval_steps is None:
+            rule = "counts looks at the win rate, and there are none"
+            found.append(
+                ConfigProblem("early_stopping_patience", self.early_stopping_patience, rule, "set ppo.eval_steps")
+            )
+        if self.kl_target_nats_per_sequence is not None and self.kl_horizon < self.batch_size:
+            rule = f"must be at least ppo.batch_size={self.batch_size}, or one iteration moves the coefficient too far"
+            found.append(ConfigProblem("kl_horizon", self.kl_horizon, rule, "use ppo.batch_size or more"))
+        if self.warmup_iterations and self.warmup_iterations >= self.iterations:
+            rule = f"must be less than the {self.iterations} iterations of ppo.total_episodes"
+            found.append(ConfigProblem("warmup_iterations", self.warmup_iterations, rule, "lower it"))
+        unknown = sorted(set(self.reward_functions) - set(REWARD_FUNCTIONS))
+        if unknown:
+            rule = f"names no function that exists: {', '.join(unknown)}"
+            remedy = f"use some of {', '.join(REWARD_FUNCTIONS)}"
+            found.append(ConfigProblem("reward_functions", self.reward_functions, rule, remedy))
         return found
 
 
@@ -229,6 +367,22 @@ class RegistryConfig(Section):
         return [ConfigProblem("prefix", self.prefix, rule, "use e.g. registry.prefix=hh-")]
 
 
+@dataclass(kw_only=True)
+class ResumeConfig(Section):
+    """How an interrupted run is carried on."""
+
+    allow: list[str] = field(default_factory=list)
+    """Differences between a checkpoint's environment and this one that are accepted, though bits will differ:
+    `threads`, `torch`, `cpu_capability`, `device`, `world_size`."""
+
+    def problems(self) -> list[ConfigProblem]:
+        """Return every broken rule of this section."""
+        known = ("threads", "torch", "cpu_capability", "device", "world_size")
+        if set(self.allow) <= set(known):
+            return []
+        return [ConfigProblem("allow", self.allow, "names an unknown difference", f"use some of {', '.join(known)}")]
+
+
 class WandbMode(StrEnum):
     """How metrics reach W&B."""
 
@@ -271,6 +425,7 @@ class ExperimentConfig(Section):
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule between sections, and of the seed."""
@@ -285,6 +440,10 @@ class ExperimentConfig(Section):
         if self.data.source is DataSource.FILES and not self.reward.judge_fraction:
             rule = "must be greater than 0 with data.source=files: no gold preference is known there"
             found.append(ConfigProblem("reward.judge_fraction", 0.0, rule, "use e.g. reward.judge_fraction=0.3"))
+        if self.ppo.eval_steps is not None and not self.reward.judge_fraction:
+            rule = "needs a reward model that PPO does not train on"
+            remedy = "set reward.judge_fraction, e.g. 0.3, or ppo.eval_steps=null"
+            found.append(ConfigProblem("ppo.eval_steps", self.ppo.eval_steps, rule, remedy))
         if self.data.source is DataSource.SIMULATED and self.simulation.planted_group not in self.bias.groups:
             rule = f"is none of the groups of bias.groups ({', '.join(self.bias.groups)})"
             found.append(

@@ -29,6 +29,7 @@ def file_problems(config: ExperimentConfig) -> list[ConfigProblem]:
         *_model_problems(config),
         *_source_problems("sft.from", config.sft.from_),
         *_source_problems("reward.from", config.reward.from_),
+        *(problem for source in config.ppo.reward_models for problem in _source_problems("ppo.reward_models", source)),
         *_registry_problems(config.registry.root),
     ]
 

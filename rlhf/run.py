@@ -25,7 +25,7 @@ from sft.core.text import TokenLimits, as_dicts
 from sft.core.tracking import RunTracker, Tracker
 from sft.data import Example
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Raised when a change of code changes what the same configuration gives; old artifacts are then not reused."""
 STAGE_FILE = "stage.json"
 

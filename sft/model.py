@@ -16,6 +16,7 @@ from transformers import (
 
 from sft.config import Device, Dtype, ModelConfig, RuntimeConfig
 from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.packing import use_packed_attention
 
 PAD, EOS = "<|pad|>", "<|eos|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -104,7 +105,7 @@ def load_causal_lm(folder: Path, *, device: torch.device, dtype: Dtype) -> PreTr
 
 
 def placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Move a model to a device and switch its dropout off."""
+    """Move a model to a device, switch its dropout off and let it take rows without padding."""
     torch.nn.Module.to(model, device)
     model.eval()
-    return model
+    return use_packed_attention(model)

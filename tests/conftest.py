@@ -146,6 +146,8 @@ def absolute_models():
     import torch
     from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
+    from sft.core.packing import use_packed_attention
+
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=400,
@@ -160,4 +162,4 @@ def absolute_models():
         pad_token_id=0,
     )
     models = GPT2LMHeadModel(config), GPT2ForSequenceClassification(config)
-    return tuple(model.eval().requires_grad_(False) for model in models)
+    return tuple(use_packed_attention(model.eval().requires_grad_(False)) for model in models)

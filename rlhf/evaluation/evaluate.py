@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reward.model import RewardModel
 from rlhf.config import EvaluationConfig
-from rlhf.evaluation.measures import repetition, wins
+from sft.core.measures import repetition, wins
 from sft.config import RuntimeConfig
 from sft.core.generation import Answer, SamplingSettings, pad_left, pad_right, sample_answers
 from sft.core.likelihood import token_statistics

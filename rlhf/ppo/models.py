@@ -1,54 +1,174 @@
-"""The four models of PPO: policy, frozen reference, frozen reward model, and a critic that starts as the reward model.
+"""The models of PPO behind one seam: what samples, what is scored against what, and what is trained.
 
 Letters: B batch, R response tokens.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reward.calibration import Calibration
-from reward.model import RewardModel, load_scorer, token_scores
+from reward.model import Scorer, load_scorer, token_scores
+from reward.train import new_scorer
 from sft.config import Dtype
 from sft.core.generation import Prompts, Responses
+from sft.core.likelihood import TokenStatistics, token_statistics
 from sft.model import load_causal_lm, load_tokenizer
 
+Parameters = dict[str, torch.nn.Parameter]
 
-class PPOModels(NamedTuple):
-    """All in evaluation mode: dropout would make the first ratio differ from 1."""
+
+class PPOModels(Protocol):
+    """Policy, reference and critic. All in evaluation mode: dropout would make the first ratio differ from 1."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Return the tokenizer of all three."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the tensors live."""
+        ...
+
+    @property
+    def mixed_precision(self) -> bool:
+        """Return True where forward passes compute in bfloat16."""
+        ...
+
+    @property
+    def one_pass(self) -> bool:
+        """Return True where policy and critic share their trunk, so that one pass through it serves both."""
+        ...
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Return the context of every forward pass, which decides its number format."""
+        ...
+
+    def sampling(self) -> AbstractContextManager[PreTrainedModel]:
+        """Return the policy as a language model to sample from."""
+        ...
+
+    def policy_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
+        """Return log-probabilities and entropies under the policy."""
+        ...
+
+    def reference_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
+        """Return the same under the frozen reference."""
+        ...
+
+    def values(self, prompts: Prompts, responses: Responses) -> torch.Tensor:
+        """Return V of the state before each response token, in units of the calibrated reward, shape (B, R)."""
+        ...
+
+    def policy_and_values(
+        self, prompts: Prompts, responses: Responses, *, temperature: float
+    ) -> tuple[TokenStatistics, torch.Tensor]:
+        """Return both from one pass; only where `one_pass`."""
+        ...
+
+    def policy_parameters(self) -> Parameters:
+        """Return what the policy's optimiser trains, by name."""
+        ...
+
+    def critic_parameters(self) -> Parameters:
+        """Return what the critic's optimiser trains, by name."""
+        ...
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy as a Hugging Face folder with its tokenizer."""
+        ...
+
+    def save_critic(self, folder: Path) -> None:
+        """Write the critic as a Hugging Face folder with its tokenizer and calibration."""
+        ...
+
+
+class SeparateModels(NamedTuple):
+    """Four models with weights of their own (the reward model is not among these); policy and critic train whole."""
 
     policy: PreTrainedModel
     reference: PreTrainedModel
     critic: PreTrainedModel
-    reward: RewardModel
+    calibration: Calibration
     tokenizer: PreTrainedTokenizerFast
     mixed_precision: bool
+    one_pass: bool = False
 
-    def computing(self) -> torch.autocast:
-        """Return the context of every forward pass: bfloat16 on float32 weights, or the weights' own format."""
-        return torch.autocast(self.policy.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision)
+    @classmethod
+    def load(cls, sft: Path, reward: Path | None, *, device: torch.device, dtype: Dtype) -> "SeparateModels":
+        """Load policy and reference from the SFT folder, the critic from the reward model's.
+
+        Without a reward model that reads the policy's tokens (None), the critic is the SFT model with a head of zeros.
+        Policy and critic have float32 weights whatever the dtype: bfloat16 ones would swallow small updates.
+        """
+        return cls(
+            policy=load_causal_lm(sft, device=device, dtype=Dtype.FLOAT32),
+            reference=load_causal_lm(sft, device=device, dtype=dtype).requires_grad_(False),
+            critic=_blank_scorer(sft, device)
+            if reward is None
+            else load_scorer(reward, device=device, dtype=Dtype.FLOAT32),
+            calibration=Calibration(0.0, 1.0) if reward is None else Calibration.load(reward),
+            tokenizer=load_tokenizer(sft),
+            mixed_precision=dtype is Dtype.BFLOAT16,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the tensors live."""
+        return self.policy.device
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Return bfloat16 on float32 weights, or the weights' own format."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision)
+
+    def sampling(self) -> AbstractContextManager[PreTrainedModel]:
+        """Return the policy itself."""
+        return nullcontext(self.policy)
+
+    def policy_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
+        """See `PPOModels`."""
+        return token_statistics(self.policy, prompts, responses, temperature=temperature)
+
+    def reference_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
+        """See `PPOModels`."""
+        return token_statistics(self.reference, prompts, responses, temperature=temperature)
+
+    def values(self, prompts: Prompts, responses: Responses) -> torch.Tensor:
+        """See `PPOModels`."""
+        raw_BR = token_scores(self.critic, prompts, responses)[:, :-1]
+        return (raw_BR - self.calibration.offset) / self.calibration.temperature
+
+    def policy_and_values(
+        self, prompts: Prompts, responses: Responses, *, temperature: float
+    ) -> tuple[TokenStatistics, torch.Tensor]:
+        """Raise AssertionError: two models take two passes."""
+        raise AssertionError("separate models have no common pass")
+
+    def policy_parameters(self) -> Parameters:
+        """Return all weights of the policy."""
+        return dict(self.policy.named_parameters())
+
+    def critic_parameters(self) -> Parameters:
+        """Return all weights of the critic."""
+        return dict(self.critic.named_parameters())
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the whole model."""
+        self.policy.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def save_critic(self, folder: Path) -> None:
+        """Write the whole model with the calibration that its values are read in."""
+        self.critic.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.calibration.save(folder)
 
 
-def load_models(sft: Path, reward: Path, *, device: torch.device, dtype: Dtype, max_prompt_tokens: int) -> PPOModels:
-    """Load policy and reference from the SFT folder, reward model and critic from the reward model's folder.
-
-    Policy and critic have float32 weights whatever the dtype: bfloat16 ones would swallow small updates.
-    """
-    policy = load_causal_lm(sft, device=device, dtype=Dtype.FLOAT32)
-    reference = load_causal_lm(sft, device=device, dtype=dtype).requires_grad_(False)
-    critic = load_scorer(reward, device=device, dtype=Dtype.FLOAT32)
-    scorer = RewardModel.load(reward, device=device, dtype=dtype, max_prompt_tokens=max_prompt_tokens)
-    scorer.model.requires_grad_(False)
-    tokenizer = load_tokenizer(sft)
-    assert tokenizer.get_vocab() == scorer.tokenizer.get_vocab(), "policy and reward model share their tokenizer"
-    return PPOModels(policy, reference, critic, scorer, tokenizer, mixed_precision=dtype is Dtype.BFLOAT16)
-
-
-def state_values(
-    critic: PreTrainedModel, calibration: Calibration, prompts: Prompts, responses: Responses
-) -> torch.Tensor:
-    """Return V of the state before each response token, in units of the calibrated reward, shape (B, R)."""
-    raw = token_scores(critic, prompts, responses)[:, :-1]
-    return (raw - calibration.offset) / calibration.temperature
+def _blank_scorer(sft: Path, device: torch.device) -> PreTrainedModel:
+    scorer = new_scorer(sft, seed=0, device=device)
+    torch.nn.init.zeros_(cast(Scorer, scorer).score.weight)
+    return scorer

@@ -9,9 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rlhf.ppo.models import PPOModels, state_values
-from sft.core.generation import Prompts, Responses, draw_uniforms, pad_left, sample, with_eos
-from sft.core.likelihood import token_statistics
+from rlhf.ppo.models import PPOModels
+from rlhf.ppo.phases import Stopwatch
+from rlhf.ppo.rewards import Rewards, Sampled
+from sft.core.generation import Prompts, Responses, draw_uniforms, pad_left, read_answers, sample
+from sft.core.packing import fill_batches
+from sft.core.text import Conversation
 
 
 class Rollout(NamedTuple):
@@ -24,8 +27,7 @@ class Rollout(NamedTuple):
     values_BR: torch.Tensor
     entropy_BR: torch.Tensor
     scores_B: torch.Tensor
-    """Calibrated reward, before the missing-EOS penalty. A response that was cut off is scored with an EOS behind it:
-    the reward model never read a score anywhere else, and a policy would find where such a score is high."""
+    """As the reward sources gave them, before normalisation, clipping and the missing-EOS penalty."""
     ended_B: torch.Tensor
     """True where the response ends with the EOS. Seen on the response alone: a prompt may hold an EOS of its own."""
 
@@ -37,6 +39,20 @@ class Rollout(NamedTuple):
             *(x[indices] for x in self[2:]),
         )
 
+    def lengths(self) -> torch.Tensor:
+        """Return the tokens of each prompt with its response, shape (B,)."""
+        return self.prompts.mask_BP.sum(dim=1) + self.responses.mask_BR.sum(dim=1)
+
+
+class RolloutSettings(NamedTuple):
+    """How answers are sampled and looked at."""
+
+    response_length: int
+    temperature: float
+    micro_batch_tokens: int
+    generation_batch_size: int | None
+    seed: int
+
 
 def prompt_indices(iteration: int, *, batch_size: int, count: int, seed: int) -> list[int]:
     """Return which prompts iteration 0, 1, ... uses: consecutive parts of shuffled passes over all prompts."""
@@ -47,46 +63,111 @@ def prompt_indices(iteration: int, *, batch_size: int, count: int, seed: int) ->
     return [int(index) for index in order[start : start + batch_size]]
 
 
-class RolloutSettings(NamedTuple):
-    """How answers are sampled and looked at."""
-
-    response_length: int
-    temperature: float
-    micro_batch_size: int
-    seed: int
-
-
 @torch.no_grad()
+def sample_responses(
+    models: PPOModels,
+    prompt_ids: Sequence[Sequence[int]],
+    settings: RolloutSettings,
+    *,
+    stream: str,
+    iteration: int,
+    rows: Sequence[int],
+) -> tuple[Prompts, Responses]:
+    """Sample one answer per prompt from the policy; the i-th uses the uniforms of row `rows[i]`."""
+    pad_id, eos_id = models.tokenizer.pad_token_id, models.tokenizer.eos_token_id
+    prompts = pad_left(prompt_ids, pad_id, models.device)
+    uniforms_BR = draw_uniforms(
+        seed=settings.seed, stream=stream, iteration=iteration, rows=rows, length=settings.response_length
+    )
+    size = settings.generation_batch_size or len(rows)
+    parts = []
+    with models.computing(), models.sampling() as policy:
+        for start in range(0, len(rows), size):
+            some = slice(start, start + size)
+            parts.append(
+                sample(
+                    policy,
+                    Prompts(*(x[some] for x in prompts)),
+                    uniforms_BR[some],
+                    temperature=settings.temperature,
+                    eos_id=eos_id,
+                    pad_id=pad_id,
+                )
+            )
+    return prompts, stacked(parts, pad_id)
+
+
+def stacked(parts: Sequence[Responses], pad_id: int) -> Responses:
+    """Return batches of responses as one, as wide as the longest response."""
+    width = max(part.ids_BR.shape[1] for part in parts)
+    wide = [
+        (
+            torch.nn.functional.pad(ids, (0, width - ids.shape[1]), value=pad_id),
+            torch.nn.functional.pad(mask, (0, width - ids.shape[1]), value=False),
+        )
+        for ids, mask in parts
+    ]
+    return Responses(*map(torch.cat, zip(*wide, strict=True)))
+
+
 def roll_out(
-    models: PPOModels, prompt_ids: Sequence[Sequence[int]], settings: RolloutSettings, *, iteration: int
+    models: PPOModels,
+    rewards: Rewards,
+    conversations: Sequence[Conversation],
+    prompt_ids: Sequence[Sequence[int]],
+    settings: RolloutSettings,
+    *,
+    iteration: int,
+    rows: Sequence[int],
+    watch: Stopwatch,
 ) -> Rollout:
     """Sample one answer per prompt and evaluate it.
 
-    Old log-probabilities come from the forward pass that training uses, in the same micro-batches, not from the
-    sampler: the first ratio of an iteration is then 1 up to rounding.
+    Old log-probabilities come from the forward pass that training uses, not from the sampler: the first ratio of an
+    iteration is then 1 up to rounding.
+
+    Args:
+        models: policy, reference and critic.
+        rewards: where scores come from.
+        conversations: B prompts.
+        prompt_ids: the same as token ids.
+        settings: see RolloutSettings.
+        iteration: 0, 1, ...; with `rows` it decides the noise.
+        rows: numbers of these prompts in the whole iteration's batch.
+        watch: takes the times of "generate" and "score".
     """
-    pad_id, eos_id = models.tokenizer.pad_token_id, models.tokenizer.eos_token_id
-    prompts = pad_left(prompt_ids, pad_id, models.policy.device)
-    uniforms_BR = draw_uniforms(
-        seed=settings.seed,
-        stream="rollout",
-        iteration=iteration,
-        rows=range(len(prompt_ids)),
-        length=settings.response_length,
-    )
-    responses = sample(
-        models.policy, prompts, uniforms_BR, temperature=settings.temperature, eos_id=eos_id, pad_id=pad_id
-    )
-    parts = []
-    for start in range(0, len(prompt_ids), settings.micro_batch_size):
-        rows = slice(start, start + settings.micro_batch_size)
-        some_prompts = Prompts(*(x[rows] for x in prompts))
-        some_responses = Responses(*(x[rows] for x in responses))
-        own = token_statistics(models.policy, some_prompts, some_responses, temperature=settings.temperature)
-        reference = token_statistics(models.reference, some_prompts, some_responses, temperature=settings.temperature)
-        values_BR = state_values(models.critic, models.reward.calibration, some_prompts, some_responses)
-        scores_B = models.reward.score_tokens(some_prompts, with_eos(some_responses, eos_id, pad_id))
-        parts.append((own.logprobs_BR, reference.logprobs_BR, values_BR, own.entropy_BR, scores_B))
-    logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR, scores_B = map(torch.cat, zip(*parts, strict=True))
-    ended_B = ((responses.ids_BR == eos_id) & responses.mask_BR).any(dim=1)
+    with watch("generate"):
+        prompts, responses = sample_responses(
+            models, prompt_ids, settings, stream="rollout", iteration=iteration, rows=rows
+        )
+    with watch("score"), torch.no_grad():
+        logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR = evaluate(models, prompts, responses, settings)
+        texts = [answer.text for answer in read_answers(models.tokenizer, responses)]
+        with models.computing():
+            scores_B = rewards.score(Sampled(conversations, texts, prompts, responses)).scores_B
+    ended_B = ((responses.ids_BR == models.tokenizer.eos_token_id) & responses.mask_BR).any(dim=1)
     return Rollout(prompts, responses, logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR, scores_B, ended_B)
+
+
+@torch.no_grad()
+def evaluate(
+    models: PPOModels, prompts: Prompts, responses: Responses, settings: RolloutSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return log-probabilities under policy and reference, values and entropies, each of shape (B, R)."""
+    found = [torch.zeros(responses.ids_BR.shape, device=models.device) for _ in range(4)]
+    lengths = (prompts.mask_BP.sum(dim=1) + responses.mask_BR.sum(dim=1)).tolist()
+    temperature = settings.temperature
+    for some in fill_batches(lengths, settings.micro_batch_tokens):
+        some_prompts = Prompts(*(x[some] for x in prompts))
+        some_responses = Responses(*(x[some] for x in responses))
+        with models.computing():
+            if models.one_pass:
+                own, values_BR = models.policy_and_values(some_prompts, some_responses, temperature=temperature)
+            else:
+                own = models.policy_statistics(some_prompts, some_responses, temperature=temperature)
+                values_BR = models.values(some_prompts, some_responses)
+            reference = models.reference_statistics(some_prompts, some_responses, temperature=temperature)
+        for whole, part in zip(found, (own.logprobs_BR, reference.logprobs_BR, values_BR, own.entropy_BR), strict=True):
+            whole[some] = part.float()
+    logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR = found
+    return logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR

@@ -1,32 +1,43 @@
-"""The PPO loop: roll out, score, shape, estimate, update.
-
-Left out on purpose, for one process and small models: adaptive KL, reward ensembles, checkpoints inside the stage.
+"""The PPO loop: roll out, score, shape, estimate, update; look, select, save.
 
 Letters: B batch, R response tokens.
 """
 
-import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import save as safetensors_bytes
 
-from rlhf.config import PPOConfig
-from rlhf.ppo.advantages import estimate_advantages
-from rlhf.ppo.loss import policy_loss, value_loss
-from rlhf.ppo.models import PPOModels, load_models, state_values
+from rlhf.config import ModelSharing, PPOConfig, Selection
+from rlhf.ppo import doctor
+from rlhf.ppo.adapters import SharedModels
+from rlhf.ppo.doctor import Severity, Symptom, UpdateSigns
+from rlhf.ppo.looks import Looks
+from rlhf.ppo.metrics import finite, history_row, rollout_metrics, rollout_signs, update_metrics
+from rlhf.ppo.models import PPOModels, SeparateModels
+from rlhf.ppo.phases import Stopwatch, model_flops, phase_metrics
+from rlhf.ppo.rewards import Rewards, same_tokens
 from rlhf.ppo.rollout import Rollout, RolloutSettings, prompt_indices, roll_out
-from rlhf.ppo.shaping import shape_rewards, standardise
+from rlhf.ppo.schedules import learning_rate_factor
+from rlhf.ppo.selection import observe_kl, observe_look, should_stop
+from rlhf.ppo.shaping import shape_rewards
+from rlhf.ppo.state import HistoryRow, PPOState, fresh_state, keep_weights, put_weights, restore, save_checkpoint
+from rlhf.ppo.targets import Targets, make_targets
+from rlhf.ppo.update import Optimisers, UpdateStatistics, make_optimisers, update
 from sft.config import RuntimeConfig
+from sft.core.checkpoint import CheckpointStore
+from sft.core.durable import write_bytes
 from sft.core.errors import DataError
 from sft.core.generation import read_answers
-from sft.core.likelihood import token_statistics
+from sft.core.interruption import Interruption
 from sft.core.text import Conversation, TokenLimits, encode_prompt
 from sft.core.tracking import Tracker
-from sft.model import torch_device
+from sft.model import load_tokenizer, torch_device
 from sft.trainer import quiet_libraries
 
 Gold = Callable[[Sequence[Conversation], Sequence[str]], list[float]]
@@ -41,281 +52,333 @@ class PPOResult:
     critic: Path
     metrics: dict[str, float]
     steps: int
-    iterations: list[dict[str, float | None]]
+    iterations: list[HistoryRow]
 
 
-class Targets(NamedTuple):
-    """What the updates of one iteration aim at."""
+class PPOInputs(NamedTuple):
+    """What PPO starts from: folders of models, and prompts."""
 
-    advantages_BR: torch.Tensor
-    returns_BR: torch.Tensor
-
-
-class UpdateStatistics(NamedTuple):
-    """Means over the minibatches of one iteration; the first ratio is that before any update."""
-
-    policy_loss: float
-    value_loss: float
-    approx_kl: float
-    clip_fraction: float
-    value_clip_fraction: float
-    ratio: float
-    first_ratio_deviation: float
+    sft: Path
+    """The model that the policy starts as and the reference stays."""
+    rewards: Sequence[Path]
+    """The stage's own reward model first (the critic starts as it), then further members of the ensemble."""
+    prompts: Sequence[Conversation]
+    """Training prompts."""
+    validation: Sequence[Conversation] = ()
+    """Prompts for the looks."""
+    judge: Path | None = None
+    """A reward model that PPO does not train on, for the looks."""
 
 
-def make_targets(rollout: Rollout, config: PPOConfig) -> Targets:
-    """Shape rewards and estimate advantages, standardised over the whole rollout after the returns are taken."""
-    mask_BR = rollout.responses.mask_BR
-    scores_B = rollout.scores_B - config.missing_eos_penalty * (~rollout.ended_B)
-    rewards_BR = shape_rewards(
-        scores_B,
-        rollout.logprobs_BR,
-        rollout.ref_logprobs_BR,
-        mask_BR,
-        kl_coef=config.kl_coef,
-        kl_estimator=config.kl_estimator,
-    )
-    if config.whiten_rewards:
-        rewards_BR = standardise(rewards_BR, mask_BR, shift_mean=False)
-    advantages_BR, returns_BR = estimate_advantages(
-        rewards_BR, rollout.values_BR, mask_BR, gamma=config.gamma, lam=config.lam
-    )
-    return Targets(standardise(advantages_BR, mask_BR), returns_BR)
+class Saving(NamedTuple):
+    """Where checkpoints lie, and what they belong to."""
 
-
-class Optimisers(NamedTuple):
-    """One for the policy, one for the critic."""
-
-    policy: torch.optim.Optimizer
-    critic: torch.optim.Optimizer
-
-
-def make_optimisers(models: PPOModels, config: PPOConfig) -> Optimisers:
-    """Return Adam for both models, with the epsilon that early PPO steps are sensitive to."""
-    return Optimisers(
-        torch.optim.AdamW(
-            models.policy.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, weight_decay=0.0
-        ),
-        torch.optim.AdamW(
-            models.critic.parameters(), lr=config.critic_learning_rate, eps=config.adam_epsilon, weight_decay=0.0
-        ),
-    )
-
-
-def _set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate
-
-
-def minibatches(config: PPOConfig, *, seed: int, iteration: int) -> list[torch.Tensor]:
-    """Return the row indices of every minibatch of an iteration, each epoch in its own order."""
-    found = []
-    for epoch in range(config.num_ppo_epochs):
-        order = np.random.default_rng((seed, iteration, epoch)).permutation(config.batch_size)
-        found += [torch.from_numpy(part) for part in np.split(order, config.num_mini_batches)]
-    return found
-
-
-def update(
-    models: PPOModels,
-    optimisers: Optimisers,
-    rollout: Rollout,
-    targets: Targets,
-    config: PPOConfig,
-    *,
-    seed: int,
-    iteration: int,
-) -> UpdateStatistics:
-    """Make all updates of one iteration; micro-batches change memory, not the gradient."""
-    train_policy = iteration >= config.critic_warmup_iterations
-    seen = []
-    for rows in minibatches(config, seed=seed, iteration=iteration):
-        seen.append(_update_on(models, optimisers, rollout, targets, rows, config, train_policy=train_policy))
-    policy, value, approx_kl, clipped, value_clipped, ratio, _ = np.array(seen).mean(axis=0).tolist()
-    return UpdateStatistics(policy, value, approx_kl, clipped, value_clipped, ratio, seen[0][-1])
-
-
-def _update_on(
-    models: PPOModels,
-    optimisers: Optimisers,
-    rollout: Rollout,
-    targets: Targets,
-    rows: torch.Tensor,
-    config: PPOConfig,
-    *,
-    train_policy: bool,
-) -> list[float]:
-    num_tokens = int(rollout.responses.mask_BR[rows].sum())
-    totals = np.zeros(6)
-    deviation = 0.0
-    for some in rows.split(config.per_device_train_batch_size):
-        part = rollout.rows(some)
-        mask_BR = part.responses.mask_BR
-        with models.computing():
-            with torch.set_grad_enabled(train_policy):
-                new = token_statistics(models.policy, part.prompts, part.responses, temperature=config.temperature)
-            values_BR = state_values(models.critic, models.reward.calibration, part.prompts, part.responses)
-        policy = policy_loss(
-            new.logprobs_BR,
-            part.logprobs_BR,
-            targets.advantages_BR[some],
-            mask_BR,
-            clip_low=config.cliprange,
-            clip_high=config.cliprange if config.cliprange_high is None else config.cliprange_high,
-            num_tokens=num_tokens,
-        )
-        value = value_loss(
-            values_BR,
-            part.values_BR,
-            targets.returns_BR[some],
-            mask_BR,
-            clip_range=config.cliprange_value,
-            num_tokens=num_tokens,
-        )
-        if train_policy:
-            policy.loss.backward()
-        value.loss.backward()
-        seen = (policy.loss, value.loss, policy.approx_kl, policy.clip_fraction, value.clip_fraction, policy.ratio)
-        totals += [x.item() for x in seen]
-        deviation = max(deviation, float(policy.max_ratio_deviation))
-    if not np.isfinite(totals[:2]).all():
-        raise DataError(
-            f"PPO's losses became {totals[0]} (policy) and {totals[1]} (critic); lower ppo.learning_rate or "
-            "ppo.critic_learning_rate, then run the same command again"
-        )
-    for model, optimiser, active in (
-        (models.policy, optimisers.policy, train_policy),
-        (models.critic, optimisers.critic, True),
-    ):
-        if active:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-    return [*totals.tolist(), deviation]
-
-
-def rollout_metrics(rollout: Rollout, targets: Targets, config: PPOConfig) -> dict[str, float]:
-    """Return the numbers of a rollout under TRL's names; KL in nats per sequence."""
-    mask_BR = rollout.responses.mask_BR
-    kl_BR = torch.where(mask_BR, rollout.logprobs_BR - rollout.ref_logprobs_BR, 0.0)
-    kl_B = kl_BR.sum(dim=1)
-    scores_B = rollout.scores_B - config.missing_eos_penalty * (~rollout.ended_B)
-    counted = targets.returns_BR[mask_BR]
-    unexplained = (counted - rollout.values_BR[mask_BR]).var()
-    return {
-        "objective/kl": float(kl_B.mean()),
-        "objective/entropy": float(rollout.entropy_BR[mask_BR].mean()),
-        "objective/non_score_reward": float(-config.kl_coef * kl_B.mean()),
-        "objective/scores": float(rollout.scores_B.mean()),
-        "objective/scores_std": float(rollout.scores_B.std()),
-        "objective/rlhf_reward": float(scores_B.mean() - config.kl_coef * kl_B.mean()),
-        "val/explained_variance": float(1 - unexplained / counted.var().clamp(min=1e-8)),
-        "val/num_eos_tokens": float(rollout.ended_B.sum()),
-        "response/mean_tokens": float(mask_BR.sum(dim=1).float().mean()),
-        "response/ended_fraction": float(rollout.ended_B.float().mean()),
-    }
+    folder: Path
+    fingerprint: str
+    allow: Sequence[str] = ()
+    """Differences of the environment that a resumed run accepts, see `CheckpointStore`."""
 
 
 def train_ppo(
     config: PPOConfig,
+    inputs: PPOInputs,
     *,
-    sft: Path,
-    reward: Path,
-    prompts: Sequence[Conversation],
     limits: TokenLimits,
     runtime: RuntimeConfig,
     seed: int,
     out_dir: Path,
     tracker: Tracker,
+    saving: Saving | None = None,
     gold: Gold | None = None,
 ) -> PPOResult:
-    """Train a policy against a reward model with a KL penalty to where it started.
+    """Train a policy against a reward with a KL penalty to where it started.
 
     Args:
         config: see PPOConfig.
-        sft: folder of the model that the policy starts as and the reference stays.
-        reward: folder of the reward model; the critic starts as it.
-        prompts: training prompts.
+        inputs: models and prompts.
         limits: longest prompt in tokens.
         runtime: device, dtype, threads.
         seed: of sampling, prompt order and minibatches.
-        out_dir: empty folder; afterwards holds `policy/` and `critic/`.
+        out_dir: afterwards holds `policy/` and `critic/`.
         tracker: where the numbers go.
+        saving: where checkpoints lie; a run with the same fingerprint carries on from the newest. None: no checkpoints.
         gold: true utility, logged beside the proxy; selects nothing.
 
     Raises:
-        DataError: no prompts, or losses that are no numbers.
+        DataError: no prompts, or a fatal symptom (see `doctor`), such as losses that are no numbers.
+        Interrupted: a signal came; the last finished iteration was saved.
     """
-    if not prompts:
+    if not inputs.prompts:
         raise DataError("there are no training prompts for PPO; give data.prompts_path or more data")
     quiet_libraries()
     torch.set_num_threads(runtime.threads)
     torch.manual_seed(seed)
-    device = torch_device(runtime)
-    models = load_models(sft, reward, device=device, dtype=runtime.dtype, max_prompt_tokens=limits.prompt)
-    optimisers = make_optimisers(models, config)
-    prompt_ids = [encode_prompt(models.tokenizer, prompt, max_tokens=limits.prompt) for prompt in prompts]
-    settings = RolloutSettings(config.response_length, config.temperature, config.per_device_train_batch_size, seed)
-    history: list[dict[str, float | None]] = []
-    first_ratio_deviation = 0.0
-    steps = 0
-    tracker.start(config.iterations, "iteration")
-    for iteration in range(config.iterations):
-        chosen = prompt_indices(iteration, batch_size=config.batch_size, count=len(prompts), seed=seed)
-        with models.computing():
-            rollout = roll_out(models, [prompt_ids[i] for i in chosen], settings, iteration=iteration)
-        targets = make_targets(rollout, config)
-        metrics = rollout_metrics(rollout, targets, config)
-        if gold is not None:
-            answers = [answer.text for answer in read_answers(models.tokenizer, rollout.responses)]
-            metrics["objective/gold"] = float(np.mean(gold([prompts[i] for i in chosen], answers)))
-        history.append(_history_row(iteration, metrics))
-        if config.max_kl is not None and metrics["objective/kl"] > config.max_kl:
-            tracker.log(iteration + 1, metrics)
-            tracker.note(f"stopped at KL {metrics['objective/kl']:.1f} nats > ppo.max_kl={config.max_kl}")
-            break
-        remaining = 1 - iteration / config.iterations
-        _set_learning_rate(optimisers.policy, config.learning_rate * remaining)
-        _set_learning_rate(optimisers.critic, config.critic_learning_rate * remaining)
-        updated = update(models, optimisers, rollout, targets, config, seed=seed, iteration=iteration)
-        first_ratio_deviation = max(first_ratio_deviation, updated.first_ratio_deviation)
-        steps += config.num_ppo_epochs * config.num_mini_batches
-        tracker.log(iteration + 1, metrics | _update_metrics(updated, config, iteration))
-    save_models(models, out_dir)
-    final = {key: value for key, value in metrics.items() if math.isfinite(value)}
-    final["first_ratio_deviation"] = first_ratio_deviation
-    final["iterations"] = len(history)
-    return PPOResult(out_dir / "policy", out_dir / "critic", final, steps, history)
+    run = _Run(config, inputs, limits=limits, runtime=runtime, seed=seed, out_dir=out_dir, tracker=tracker, gold=gold)
+    with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        run.begin(saving)
+        while run.state.done < config.iterations and run.iterate():
+            run.save_if_due(interruption)
+            interruption.raise_if_requested(f"iteration {run.state.done}")
+    return run.finish()
 
 
-def save_models(models: PPOModels, out_dir: Path) -> None:
-    """Write policy and critic, each with the tokenizer, the critic with its calibration."""
-    for name, model in (("policy", models.policy), ("critic", models.critic)):
-        model.save_pretrained(out_dir / name)
-        models.tokenizer.save_pretrained(out_dir / name)
-    models.reward.calibration.save(out_dir / "critic")
+class _Run:
+    """One PPO run in memory."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        inputs: PPOInputs,
+        *,
+        limits: TokenLimits,
+        runtime: RuntimeConfig,
+        seed: int,
+        out_dir: Path,
+        tracker: Tracker,
+        gold: Gold | None,
+    ) -> None:
+        self.config, self.inputs, self.seed, self.out_dir = config, inputs, seed, out_dir
+        self.tracker, self.gold = tracker, gold
+        self.device = torch_device(runtime)
+        self.models = _load_models(config, inputs, runtime=runtime, device=self.device, seed=seed)
+        tokenizer = self.models.tokenizer
+        self.rewards = Rewards.load(
+            config,
+            inputs.rewards,
+            tokenizer=tokenizer,
+            device=self.device,
+            dtype=runtime.dtype,
+            max_prompt_tokens=limits.prompt,
+        )
+        self.optimisers: Optimisers = make_optimisers(self.models, config)
+        self.prompt_ids = [encode_prompt(tokenizer, prompt, max_tokens=limits.prompt) for prompt in inputs.prompts]
+        self.settings = RolloutSettings(
+            config.response_length, config.temperature, config.micro_batch_tokens, config.generation_batch_size, seed
+        )
+        self.looks = self._make_looks(limits) if config.eval_steps is not None else None
+        self.state: PPOState = fresh_state(config)
+        self.store: CheckpointStore | None = None
+
+    def _make_looks(self, limits: TokenLimits) -> Looks:
+        assert self.inputs.judge is not None, "looks need a judge"
+        prompts = self.inputs.validation[: self.config.eval_prompts]
+        return Looks(self.inputs.judge, self.models, prompts, self.settings, limits.prompt)
+
+    def begin(self, saving: Saving | None) -> None:
+        """Carry on from the newest checkpoint, or start."""
+        tokenizer = self.models.tokenizer
+        self._tell(doctor.examine_tokens(pad_id=tokenizer.pad_token_id, eos_id=tokenizer.eos_token_id))
+        if saving is not None:
+            self.store = CheckpointStore(
+                saving.folder, fingerprint=saving.fingerprint, device=self.device, allow=saving.allow
+            )
+            found = self.store.latest()
+            for message in self.store.refused:
+                self.tracker.note(message)
+            if found is not None:
+                self.state = restore(self.store.read(found), self.models, self.optimisers)
+                self.tracker.note(f"carries on after iteration {self.state.done} of {self.config.iterations}")
+        if self.looks is not None and not self.state.start_scores:
+            self.state.start_scores = self.looks.scores().tolist()
+        self.tracker.start(self.config.iterations, "iteration")
+        if self.state.done:
+            self.tracker.log(self.state.done, {})
+
+    def iterate(self) -> bool:
+        """Make one iteration; return False where the run should stop."""
+        config, state, iteration = self.config, self.state, self.state.done
+        watch = Stopwatch(self.device)
+        rollout = self._roll_out(iteration, watch)
+        state.moments = state.moments.updated(rollout.scores_B)
+        targets = make_targets(rollout, config, kl_coef=state.kl.coef, moments=state.moments)
+        metrics = rollout_metrics(rollout, targets, kl_coef=state.kl.coef)
+        metrics |= self._gold(iteration, rollout)
+        if state.first_entropy is None:
+            state.first_entropy = metrics["objective/entropy"]
+        self._examine(rollout, targets, metrics, iteration)
+        kl = metrics["objective/kl"]
+        state.history.append(history_row(iteration, metrics))
+        state.selection = observe_kl(state.selection, iteration, kl, select=config.select, max_kl=config.max_kl)
+        if config.select is Selection.KL and state.selection.best_iteration == iteration:
+            state.best = keep_weights(self.models)
+        if config.max_kl is not None and kl > config.max_kl:
+            state.metrics = finite(metrics)
+            self.tracker.log(iteration + 1, metrics)
+            self.tracker.note(f"stopped at KL {kl:.1f} nats > ppo.max_kl={config.max_kl}")
+            return False
+        factor = learning_rate_factor(
+            iteration, config.iterations, kind=config.lr_scheduler_type, warmup_iterations=config.warmup_iterations
+        )
+        self.optimisers.set_learning_rates(config, factor)
+        with watch("train"):
+            updated = self._update(rollout, targets, iteration)
+        state.kl = state.kl.updated(kl, config.batch_size)
+        state.first_ratio_deviation = max(state.first_ratio_deviation, updated.first_ratio_deviation)
+        state.steps += config.num_ppo_epochs * config.num_mini_batches
+        state.done += 1
+        metrics |= update_metrics(updated, config, iteration=iteration, factor=factor)
+        goes_on = self._look(metrics)
+        state.metrics = finite(metrics)
+        self.tracker.log(state.done, metrics | self._phases(watch, rollout))
+        return goes_on
+
+    def _chosen(self, iteration: int) -> list[int]:
+        return prompt_indices(
+            iteration, batch_size=self.config.batch_size, count=len(self.inputs.prompts), seed=self.seed
+        )
+
+    def _roll_out(self, iteration: int, watch: Stopwatch) -> Rollout:
+        chosen = self._chosen(iteration)
+        return roll_out(
+            self.models,
+            self.rewards,
+            [self.inputs.prompts[i] for i in chosen],
+            [self.prompt_ids[i] for i in chosen],
+            self.settings,
+            iteration=iteration,
+            rows=range(len(chosen)),
+            watch=watch,
+        )
+
+    def _gold(self, iteration: int, rollout: Rollout) -> dict[str, float]:
+        if self.gold is None:
+            return {}
+        texts = [answer.text for answer in read_answers(self.models.tokenizer, rollout.responses)]
+        prompts = [self.inputs.prompts[i] for i in self._chosen(iteration)]
+        return {"objective/gold": float(np.mean(self.gold(prompts, texts)))}
+
+    def _examine(self, rollout: Rollout, targets: Targets, metrics: dict[str, float], iteration: int) -> None:
+        config = self.config
+        assert self.state.first_entropy is not None
+        learns = iteration >= config.critic_warmup_iterations
+        signs = rollout_signs(
+            rollout, metrics, iteration=iteration, policy_learns=learns, first_entropy=self.state.first_entropy
+        )
+        self._tell(doctor.examine_rollout(signs))
+        kl_rewards_BR = shape_rewards(
+            torch.zeros_like(targets.scores_B),
+            rollout.logprobs_BR,
+            rollout.ref_logprobs_BR,
+            rollout.responses.mask_BR,
+            kl_coef=self.state.kl.coef,
+            kl_estimator=config.kl_estimator,
+        )
+        eos_id = self.models.tokenizer.eos_token_id
+        self._tell(
+            doctor.examine_placement(
+                targets.rewards_BR, kl_rewards_BR, targets.scores_B, rollout.responses, rollout.ended_B, eos_id=eos_id
+            )
+        )
+
+    def _tell(self, found: Sequence[Symptom]) -> None:
+        """Tell new symptoms; raise the fatal ones."""
+        told = doctor.tell(self.state.symptoms, found)
+        self.state.symptoms = told.counts
+        for symptom in told.new:
+            if symptom.severity is Severity.FATAL:
+                raise DataError(f"PPO stopped: {symptom}")
+            self.tracker.note(str(symptom))
+
+    def _update(self, rollout: Rollout, targets: Targets, iteration: int) -> UpdateStatistics:
+        def examine(signs: UpdateSigns, rows: torch.Tensor) -> None:
+            try:
+                self._tell(doctor.examine_update(signs))
+            except DataError as error:
+                folder = self._dump(rollout, targets, rows, iteration)
+                raise DataError(f"{error}; the minibatch is in {folder}") from None
+
+        return update(
+            self.models,
+            self.optimisers,
+            rollout,
+            targets,
+            self.config,
+            seed=self.seed,
+            iteration=iteration,
+            examine=examine,
+        )
+
+    def _dump(self, rollout: Rollout, targets: Targets, rows: torch.Tensor, iteration: int) -> Path:
+        """Write the minibatch that must not become a step, for a look at what is wrong with it."""
+        path = self.out_dir / f"diverged-iteration-{iteration + 1}.safetensors"
+        part = rollout.rows(rows)
+        tensors = {f"prompts.{name}": value for name, value in part.prompts._asdict().items()}
+        tensors |= {f"responses.{name}": value for name, value in part.responses._asdict().items()}
+        tensors |= {name: value for name, value in part._asdict().items() if isinstance(value, torch.Tensor)}
+        tensors |= {f"targets.{name}": value[rows] for name, value in targets._asdict().items()}
+        write_bytes(path, safetensors_bytes({name: value.contiguous().cpu() for name, value in tensors.items()}))
+        return path
+
+    def _look(self, metrics: dict[str, float]) -> bool:
+        """Look at the win rate where one is due; return False where patience has ended."""
+        config, state = self.config, self.state
+        due = config.eval_steps is not None and state.done % config.eval_steps == 0
+        if self.looks is None or not due:
+            return True
+        look = self.looks.look(state.start_scores, state.done)
+        metrics |= {"eval/win_rate": look.win_rate, "eval/win_rate_low": look.low, "eval/win_rate_high": look.high}
+        state.selection = observe_look(state.selection, look, select=config.select)
+        if config.select is Selection.WIN_RATE and state.selection.best_iteration == state.done:
+            state.best = keep_weights(self.models)
+        if should_stop(state.selection, config.early_stopping_patience):
+            self.tracker.note(
+                f"stopped after iteration {state.done}: no better win rate in {config.early_stopping_patience} looks "
+                "(ppo.early_stopping_patience)"
+            )
+            return False
+        return True
+
+    def _phases(self, watch: Stopwatch, rollout: Rollout) -> dict[str, float]:
+        lengths_B = rollout.lengths()
+        answer_tokens = int(rollout.responses.mask_BR.sum())
+        size = sum(p.numel() for p in self.models.policy_parameters().values())
+        flops = model_flops(
+            parameters=size,
+            tokens=int(lengths_B.sum()),
+            answer_tokens=answer_tokens,
+            passes=self.config.num_ppo_epochs,
+            one_pass=self.models.one_pass,
+        )
+        return phase_metrics(
+            watch,
+            answers=len(lengths_B),
+            answer_tokens=answer_tokens,
+            tokens=int(lengths_B.sum()),
+            widest=int(lengths_B.max()),
+            flops=flops,
+        )
+
+    def save_if_due(self, interruption: Interruption) -> None:
+        """Write a checkpoint every `save_steps` iterations, after the last one, and when a signal came."""
+        done = self.state.done
+        due = done % self.config.save_steps == 0 or done == self.config.iterations
+        if self.store is not None and (due or interruption.requested is not None):
+            save_checkpoint(self.store, self.models, self.optimisers, self.state)
+
+    def finish(self) -> PPOResult:
+        """Put the selected weights in place and write policy and critic."""
+        state, config = self.state, self.config
+        if state.best is not None:
+            put_weights(self.models, state.best)
+            chosen = state.selection
+            self.tracker.note(
+                f"kept the policy after iteration {chosen.best_iteration} ({config.select}: {chosen.best_value:.3g})"
+            )
+        self.models.save_policy(self.out_dir / "policy")
+        self.models.save_critic(self.out_dir / "critic")
+        metrics = state.metrics | {
+            "first_ratio_deviation": state.first_ratio_deviation,
+            "iterations": len(state.history),
+        }
+        return PPOResult(self.out_dir / "policy", self.out_dir / "critic", metrics, state.steps, state.history)
 
 
-def _history_row(iteration: int, metrics: dict[str, float]) -> dict[str, float | None]:
-    return {
-        "iteration": iteration + 1,
-        "kl": metrics["objective/kl"],
-        "reward": metrics["objective/scores"],
-        "gold": metrics.get("objective/gold"),
-        "length": metrics["response/mean_tokens"],
-        "entropy": metrics["objective/entropy"],
-    }
-
-
-def _update_metrics(updated: UpdateStatistics, config: PPOConfig, iteration: int) -> dict[str, float]:
-    return {
-        "policy/approxkl_avg": updated.approx_kl,
-        "policy/clipfrac_avg": updated.clip_fraction,
-        "loss/policy_avg": updated.policy_loss,
-        "loss/value_avg": updated.value_loss,
-        "val/clipfrac_avg": updated.value_clip_fraction,
-        "val/ratio": updated.ratio,
-        "val/first_ratio_deviation": updated.first_ratio_deviation,
-        "lr": config.learning_rate * (1 - iteration / config.iterations),
-        "episode": float((iteration + 1) * config.batch_size),
-    }
+def _load_models(
+    config: PPOConfig, inputs: PPOInputs, *, runtime: RuntimeConfig, device: torch.device, seed: int
+) -> PPOModels:
+    if config.models is ModelSharing.SHARED:
+        return SharedModels.load(inputs.sft, config=config, device=device, dtype=runtime.dtype, seed=seed)
+    shares_tokens = same_tokens(load_tokenizer(inputs.sft), load_tokenizer(inputs.rewards[0]))
+    critic = inputs.rewards[0] if shares_tokens else None
+    return SeparateModels.load(inputs.sft, critic, device=device, dtype=runtime.dtype)

@@ -2,6 +2,6 @@
 
 from rlhf.registry.artifact import Artifact, Parent, Ref, parse_ref
 from rlhf.registry.lineage import Edge, Lineage
-from rlhf.registry.store import Registry
+from rlhf.registry.store import CHECKPOINTS, Registry
 
-__all__ = ["Artifact", "Edge", "Lineage", "Parent", "Ref", "Registry", "parse_ref"]
+__all__ = ["CHECKPOINTS", "Artifact", "Edge", "Lineage", "Parent", "Ref", "Registry", "parse_ref"]

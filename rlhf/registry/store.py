@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from rlhf.registry.database import Catalogue
 
 _WORK = ".work"
+CHECKPOINTS = "checkpoints"
+"""The part of a workspace that outlives a run that did not finish."""
 _SHOWN_NAMES = 20
 
 
@@ -178,21 +180,26 @@ class Registry:
 
     @contextmanager
     def workspace(self, fingerprint: str) -> Iterator[Path]:
-        """Give an empty folder to make one artifact in, to one process at a time.
+        """Give a folder to make one artifact in, to one process at a time.
 
-        A second process that asks for the same fingerprint waits; it must then look with `find` whether there is
-        anything left to do. What is still in the folder at the end is removed.
+        It is empty but for `checkpoints/`, which a run that was killed, interrupted or broken off leaves to the next
+        one with this fingerprint. A second process that asks for the same fingerprint waits; it must then look with
+        `find` whether there is anything left to do. After success nothing stays.
         """
         check_fingerprint(fingerprint)
         folder = self.root / _WORK / fingerprint
         with self._lock(folder.with_name(f"{fingerprint}.lock")):
-            _remove(folder)  # what a killed run left
             with _disk_errors(folder):
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
+            _clear(folder)  # what a killed run left
             try:
                 yield folder
-            finally:
-                _remove(folder)
+            except BaseException:
+                _clear(folder)
+                if not any(folder.iterdir()):
+                    _remove(folder)
+                raise
+            _remove(folder)
 
     @contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
@@ -276,10 +283,19 @@ def _disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _remove(folder: Path) -> None:
-    with _disk_errors(folder):
-        if folder.exists():
-            shutil.rmtree(folder)
+def _clear(folder: Path) -> None:
+    """Empty a workspace, but for its checkpoints."""
+    for path in folder.iterdir():
+        if path.name != CHECKPOINTS:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with _disk_errors(path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _wait_for_lock(path: Path, announce: Callable[[str], None]) -> int:

@@ -9,24 +9,26 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from sft.core.errors import StorageError
+from sft.core.errors import DataError, StorageError
 
 MANIFEST = "MANIFEST.json"
 
 
 @contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turn what the disk refuses inside the block into a StorageError: "cannot `doing` `path`"."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror}; free space or fix permissions, then run the same command again"
+            f"cannot {doing} {path}: {error.strerror}; free space or fix permissions, then run the same command again"
         ) from error
 
 
@@ -44,9 +46,18 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents so that each survives a power loss; nothing happens where it exists."""
+    with storage_errors(folder):
+        if not folder.is_dir():
+            make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file atomically, creating its folder. Raises StorageError when the disk refuses."""
-    with _storage_errors(path):
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -80,7 +91,7 @@ def write_jsonl(path: Path, rows: list[dict[str, object]]) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append one line with a single write, and fail loudly if the disk took only a part of it."""
     content = (line + "\n").encode()
-    with _storage_errors(path):
+    with storage_errors(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             written = os.write(descriptor, content)
@@ -116,27 +127,66 @@ def _files(folder: Path) -> list[str]:
     return sorted(name for name in names if name != MANIFEST)
 
 
-def seal(folder: Path) -> str:
-    """Sync every file of a folder and write its manifest last; return the manifest's sha256."""
-    with _storage_errors(folder):
+def seal(folder: Path, about: Mapping[str, object] | None = None) -> str:
+    """Sync every file of a folder and write its manifest last; return the manifest's sha256.
+
+    `about` are JSON values that the manifest holds besides, under a digest of their own: `read_about` gives them back.
+    """
+    with storage_errors(folder):
         files = {}
         for name in _files(folder):
             _sync_file(folder / name)
             files[name] = {"sha256": file_digest(folder / name), "size": (folder / name).stat().st_size}
         for inner in sorted(path for path in folder.rglob("*") if path.is_dir()):
             sync_folder(inner)
-        write_json(folder / MANIFEST, {"files": files})
+        facts = {} if about is None else {"about": dict(about), "about_sha256": json_digest(dict(about))}
+        write_json(folder / MANIFEST, {"files": files, **facts})
     return file_digest(folder / MANIFEST)
 
 
 def publish(folder: Path, target: Path) -> None:
     """Move a sealed folder to its final place with one rename; a leftover at the target is removed first."""
-    with _storage_errors(target):
+    with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
         os.rename(folder, target)
         sync_folder(target.parent)
+
+
+class _Recorded(NamedTuple):
+    """What a manifest says of one file."""
+
+    sha256: str
+    size: int
+
+
+class _Manifest(NamedTuple):
+    files: dict[str, _Recorded]
+    about: dict[str, object]
+
+
+def _read_manifest(path: Path) -> _Manifest:
+    """Return a manifest. Raises ValueError, KeyError, TypeError or AttributeError if it is damaged."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    files = {str(name): _Recorded(str(e["sha256"]), int(e["size"])) for name, e in content["files"].items()}
+    if content.keys() == {"files"}:
+        return _Manifest(files, {})
+    if content.keys() != {"files", "about", "about_sha256"} or json_digest(content["about"]) != content["about_sha256"]:
+        raise ValueError("not what `seal` wrote")
+    return _Manifest(files, dict(content["about"]))
+
+
+def read_about(folder: Path) -> dict[str, object]:
+    """Return what `seal` was told about a folder; nothing of its files is checked.
+
+    Raises:
+        DataError: The manifest is missing or damaged.
+    """
+    try:
+        return _read_manifest(folder / MANIFEST).about
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / MANIFEST}: missing or damaged; remove {folder} or restore it") from error
 
 
 def broken_files(folder: Path) -> list[str]:
@@ -145,9 +195,7 @@ def broken_files(folder: Path) -> list[str]:
     if not manifest.is_file():
         return [f"{manifest}: missing"]
     try:
-        recorded = {
-            str(name): str(entry["sha256"]) for name, entry in json.loads(manifest.read_text())["files"].items()
-        }
+        recorded = _read_manifest(manifest).files
     except (ValueError, KeyError, TypeError, AttributeError):
         return [f"{manifest}: damaged"]
     present = set(_files(folder))
@@ -156,6 +204,6 @@ def broken_files(folder: Path) -> list[str]:
     problems += [
         f"{folder / name}: changed since it was registered"
         for name in sorted(present & recorded.keys())
-        if file_digest(folder / name) != recorded[name]
+        if recorded[name] != (file_digest(folder / name), (folder / name).stat().st_size)
     ]
     return problems

@@ -12,9 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sft.core.kv_cache import RoomyCache
 from sft.core.text import Conversation, decode_answer, encode_prompt
+
+KEEP_FRACTION = 0.875
+"""Rows that have ended leave the batch once no more than this share is left; each time costs a copy of the cache."""
 
 
 class Prompts(NamedTuple):
@@ -103,6 +107,8 @@ def sample(
 ) -> Responses:
     """Sample one response per prompt from the full softmax, each at most R tokens long.
 
+    Rows that have ended leave the batch, so that short responses cost little.
+
     Args:
         model: causal language model in evaluation mode.
         prompts: B prompts, padded on the left.
@@ -114,14 +120,19 @@ def sample(
     Returns:
         Responses whose R is that of the longest one.
     """
-    ids_BP, mask = prompts
-    uniforms_BR = uniforms_BR.to(ids_BP.device)
-    cache = DynamicCache(config=model.config)
-    step_ids, positions = ids_BP, position_ids(mask)
-    alive_B = torch.ones(len(ids_BP), dtype=torch.bool, device=ids_BP.device)
-    tokens, alive = [], []
-    for t in range(uniforms_BR.shape[1]):
-        logits_BV = model(
+    ids_BP, mask_BP = prompts
+    batch, width = ids_BP.shape
+    room = uniforms_BR.shape[1]
+    uniforms_RB = uniforms_BR.to(ids_BP.device).T.contiguous()
+    cache = RoomyCache(model.config, width + room)
+    ids_BR = torch.full((batch, room), pad_id, device=ids_BP.device)
+    length_B = torch.full((batch,), room, device=ids_BP.device)
+    rows = torch.arange(batch, device=ids_BP.device)
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    seen = torch.nn.functional.pad(mask_BP, (0, room), value=True)[:, None, None]
+    step_ids, positions, mask = ids_BP, position_ids(mask_BP), prompt_mask(mask_BP)
+    for t in range(room):
+        logits = model(
             input_ids=step_ids,
             attention_mask=mask,
             position_ids=positions,
@@ -129,17 +140,34 @@ def sample(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        token_B = choose_tokens(logits_BV, uniforms_BR[:, t], temperature=temperature)
-        token_B = torch.where(alive_B, token_B, pad_id)
-        tokens.append(token_B)
-        alive.append(alive_B)
-        alive_B = alive_B & (token_B != eos_id)
-        if not alive_B.any():
+        tokens = choose_tokens(logits, uniforms_RB[t, rows], temperature=temperature)
+        ids_BR[rows, t] = torch.where(alive, tokens, pad_id)
+        ended = alive & (tokens == eos_id)
+        length_B[rows[ended]] = t + 1
+        alive &= ~ended
+        left = int(alive.sum())
+        if left == 0:
             break
-        step_ids = token_B[:, None]
         positions = positions[:, -1:] + 1
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-    return Responses(torch.stack(tokens, dim=1), torch.stack(alive, dim=1))
+        if left <= KEEP_FRACTION * len(rows):
+            kept = alive.nonzero().squeeze(1)
+            cache.keep(kept)
+            rows, seen, positions, tokens, alive = (x[kept] for x in (rows, seen, positions, tokens, alive))
+        step_ids, mask = tokens[:, None], seen[..., : width + t + 1]
+    longest = int(length_B.max())
+    column_R = torch.arange(longest, device=ids_BP.device)
+    return Responses(ids_BR[:, :longest], column_R < length_B[:, None])
+
+
+def prompt_mask(mask_BP: torch.Tensor) -> torch.Tensor:
+    """Return which prompt tokens see which, shape (B, 1, P, P): none after itself, no padding but itself.
+
+    Padding sees itself, because a softmax over nothing is not a number, and no weight, not even 0, undoes that.
+    """
+    width = mask_BP.shape[1]
+    causal_PP = torch.ones(width, width, dtype=torch.bool, device=mask_BP.device).tril()
+    itself_PP = torch.eye(width, dtype=torch.bool, device=mask_BP.device)
+    return ((mask_BP[:, None, :] & causal_PP) | itself_PP)[:, None]
 
 
 class SamplingSettings(NamedTuple):

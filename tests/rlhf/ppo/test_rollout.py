@@ -3,19 +3,32 @@ from collections import Counter
 import pytest
 import torch
 
-from rlhf.ppo.models import PPOModels, load_models, state_values
+from rlhf.config import PPOConfig
+from rlhf.ppo.models import SeparateModels
+from rlhf.ppo.phases import Stopwatch
+from rlhf.ppo.rewards import Rewards
 from rlhf.ppo.rollout import Rollout, RolloutSettings, prompt_indices, roll_out
 from sft.config import Dtype
 from sft.core.likelihood import token_statistics
 from sft.core.text import encode_prompt
 
-SETTINGS = RolloutSettings(response_length=10, temperature=0.8, micro_batch_size=4, seed=0)
+SETTINGS = RolloutSettings(
+    response_length=10, temperature=0.8, micro_batch_tokens=100, generation_batch_size=None, seed=0
+)
+CPU = torch.device("cpu")
 OFFSET, TEMPERATURE = 0.3, 1.7
 
 
 @pytest.fixture(scope="module")
-def models(sft_folder, reward_folder) -> PPOModels:
-    return load_models(sft_folder, reward_folder, device=torch.device("cpu"), dtype=Dtype.FLOAT32, max_prompt_tokens=32)
+def models(sft_folder, reward_folder) -> SeparateModels:
+    return SeparateModels.load(sft_folder, reward_folder, device=CPU, dtype=Dtype.FLOAT32)
+
+
+@pytest.fixture(scope="module")
+def rewards(reward_folder, tokenizer) -> Rewards:
+    return Rewards.load(
+        PPOConfig(), [reward_folder], tokenizer=tokenizer, device=CPU, dtype=Dtype.FLOAT32, max_prompt_tokens=32
+    )
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +37,25 @@ def prompt_ids(tokenizer, requests) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def rollout(models, prompt_ids) -> Rollout:
-    return roll_out(models, prompt_ids, SETTINGS, iteration=0)
+def roll(models, rewards, requests, prompt_ids):
+    def rolled(settings: RolloutSettings = SETTINGS, *, iteration: int = 0, rows=range(10)) -> Rollout:
+        return roll_out(
+            models,
+            rewards,
+            [requests[i] for i in rows],
+            [prompt_ids[i] for i in rows],
+            settings,
+            iteration=iteration,
+            rows=rows,
+            watch=Stopwatch(CPU),
+        )
+
+    return rolled
+
+
+@pytest.fixture(scope="module")
+def rollout(roll) -> Rollout:
+    return roll()
 
 
 # Which prompts
@@ -52,19 +82,19 @@ def test_passes_and_seeds_have_their_own_order():
 # Models
 
 
-def test_critic_starts_as_the_reward_model_and_the_rest_is_frozen(models):
-    for name, weight in models.reward.model.state_dict().items():
+def test_critic_starts_as_the_reward_model_and_the_rest_is_frozen(models, rewards):
+    for name, weight in rewards.main.model.state_dict().items():
         assert torch.equal(weight, models.critic.state_dict()[name])
-    assert not any(weight.requires_grad for weight in models.reward.model.parameters())
+    assert not any(weight.requires_grad for weight in rewards.main.model.parameters())
     assert not any(weight.requires_grad for weight in models.reference.parameters())
     assert all(weight.requires_grad for weight in models.policy.parameters())
     assert all(weight.requires_grad for weight in models.critic.parameters())
-    assert not any(m.training for m in (models.policy, models.reference, models.critic, models.reward.model))
+    assert not any(m.training for m in (models.policy, models.reference, models.critic, rewards.main.model))
 
 
 def test_values_are_those_of_the_state_before_each_token(models, rollout, prompt_ids):
     """In units of the calibrated reward; the state before the first token is the prompt alone."""
-    values = state_values(models.critic, models.reward.calibration, rollout.prompts, rollout.responses)
+    values = models.values(rollout.prompts, rollout.responses)
     with torch.no_grad():
         for i, prompt in enumerate(prompt_ids):
             response = rollout.responses.ids_BR[i, rollout.responses.mask_BR[i]].tolist()
@@ -88,7 +118,7 @@ def test_all_is_computed_from_the_responses_that_were_sampled(models, rollout):
     assert not rollout.logprobs_BR.requires_grad
 
 
-def test_a_cut_off_response_is_scored_as_if_it_had_ended(models, rollout, prompt_ids, tokenizer):
+def test_a_cut_off_response_is_scored_as_if_it_had_ended(rewards, rollout, prompt_ids, tokenizer):
     """The reward model never read a text without its EOS, so its score of one would mean nothing."""
     rows = []
     for i, prompt in enumerate(prompt_ids):
@@ -96,30 +126,57 @@ def test_a_cut_off_response_is_scored_as_if_it_had_ended(models, rollout, prompt
         rows.append(prompt + response + ([] if rollout.ended_B[i] else [tokenizer.eos_token_id]))
     assert 0 < int(rollout.ended_B.sum()) < len(rows)
     with torch.no_grad():
-        raw = [float(models.reward.model(input_ids=torch.tensor([row])).logits) for row in rows]
+        raw = [float(rewards.main.model(input_ids=torch.tensor([row])).logits) for row in rows]
     assert rollout.scores_B.tolist() == pytest.approx([(score - OFFSET) / TEMPERATURE for score in raw], abs=1e-4)
 
 
-def test_rows_do_not_depend_on_the_micro_batch(models, rollout, prompt_ids):
-    other = roll_out(models, prompt_ids, SETTINGS._replace(micro_batch_size=10), iteration=0)
+@pytest.mark.parametrize(
+    "changes", [{"micro_batch_tokens": 9999}, {"micro_batch_tokens": 1}, {"generation_batch_size": 3}]
+)
+def test_rows_do_not_depend_on_batches(roll, rollout, changes):
+    other = roll(SETTINGS._replace(**changes))
     assert torch.equal(other.responses.ids_BR, rollout.responses.ids_BR)
     mask = rollout.responses.mask_BR
     assert torch.allclose(other.logprobs_BR[mask], rollout.logprobs_BR[mask], atol=1e-5)
     assert torch.allclose(other.scores_B, rollout.scores_B, atol=1e-5)
 
 
-def test_iterations_and_seeds_have_their_own_noise(models, rollout, prompt_ids):
+def test_rows_of_the_whole_batch_come_out_alike_in_any_part_of_it(roll, rollout):
+    """As when several processes share the rows."""
+    part = roll(rows=range(1, 10, 3))
+    width = part.responses.ids_BR.shape[1]
+    assert torch.equal(part.responses.mask_BR, rollout.responses.mask_BR[1:10:3, :width])
+    mask = part.responses.mask_BR
+    assert torch.equal(part.responses.ids_BR[mask], rollout.responses.ids_BR[1:10:3, :width][mask])
+    assert torch.allclose(part.scores_B, rollout.scores_B[1:10:3], atol=1e-5)
+
+
+def test_nothing_is_kept_per_token_of_the_vocabulary(rollout):
+    tensors = [x for part in rollout for x in (part if isinstance(part, tuple) else (part,))]
+    assert max(tensor.dim() for tensor in tensors) == 2
+
+
+def test_iterations_and_seeds_have_their_own_noise(roll, rollout):
     ids = rollout.responses.ids_BR
     for settings, iteration in ((SETTINGS, 1), (SETTINGS._replace(seed=1), 0)):
-        other = roll_out(models, prompt_ids, settings, iteration=iteration).responses.ids_BR
+        other = roll(settings, iteration=iteration).responses.ids_BR
         assert other.shape != ids.shape or not torch.equal(other, ids)
-    assert torch.equal(roll_out(models, prompt_ids, SETTINGS, iteration=0).responses.ids_BR, ids)
+    assert torch.equal(roll().responses.ids_BR, ids)
 
 
-def test_ended_is_seen_on_the_response_alone(models, prompt_ids, tokenizer):
+def test_ended_is_seen_on_the_response_alone(models, rewards, requests, prompt_ids, tokenizer):
     """A prompt may hold an EOS of its own."""
     eos = tokenizer.eos_token_id
-    rollout = roll_out(models, [[eos, *ids[:3], eos, *ids[3:]] for ids in prompt_ids], SETTINGS, iteration=0)
+    rollout = roll_out(
+        models,
+        rewards,
+        requests[:10],
+        [[eos, *ids[:3], eos, *ids[3:]] for ids in prompt_ids],
+        SETTINGS,
+        iteration=0,
+        rows=range(10),
+        watch=Stopwatch(CPU),
+    )
     expected = [eos in ids[mask] for ids, mask in zip(*rollout.responses, strict=True)]
     assert rollout.ended_B.tolist() == expected
     assert Counter(expected)[False] >= 2 <= Counter(expected)[True]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft.core import durable
-from sft.core.errors import StorageError
+from sft.core.errors import DataError, StorageError
 
 
 @pytest.fixture
@@ -139,6 +139,56 @@ def test_missing_and_extra_files_are_found(sealed: Path):
 def test_a_damaged_manifest_is_found(sealed: Path, content: bytes):
     (sealed / durable.MANIFEST).write_bytes(content)
     assert durable.broken_files(sealed) == [f"{sealed / durable.MANIFEST}: damaged"]
+
+
+def test_a_size_that_was_changed_in_the_manifest_is_found(sealed: Path):
+    path = sealed / durable.MANIFEST
+    path.write_text(path.read_text().replace('"size": 256', '"size": 257'))
+    assert durable.broken_files(sealed) == [f"{sealed / 'weights.bin'}: changed since it was registered"]
+
+
+def test_a_manifest_says_what_a_folder_is_about(sealed: Path):
+    assert durable.read_about(sealed) == {}
+    durable.seal(sealed, {"run": "ü", "step": 3})
+    assert durable.read_about(sealed) == {"run": "ü", "step": 3}
+    assert durable.broken_files(sealed) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"step": 3', '"step": 7'),
+        ('"about":', '"abouu":'),
+        ('"about_sha256"', '"about_sha257"'),
+        ('"files"', '"fileS"'),
+    ],
+)
+def test_a_changed_word_about_a_folder_is_found(sealed: Path, old: str, new: str):
+    durable.seal(sealed, {"step": 3})
+    path = sealed / durable.MANIFEST
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert durable.broken_files(sealed) == [f"{path}: damaged"]
+    with pytest.raises(DataError, match=f"{path}: missing or damaged; remove {sealed} or restore it"):
+        durable.read_about(sealed)
+
+
+def test_nothing_is_known_about_a_folder_without_manifest(tmp_path: Path):
+    with pytest.raises(DataError, match="missing or damaged"):
+        durable.read_about(tmp_path)
+
+
+def test_new_folders_are_synced_into_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync_folder", synced.append)
+    durable.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert synced == [tmp_path, tmp_path / "a"]
+    durable.make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"):
+        durable.make_folder(tmp_path / "file" / "inner")
 
 
 def test_a_folder_without_manifest_is_not_complete(tmp_path: Path):

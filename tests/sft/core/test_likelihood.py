@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sft.core.generation import Prompts, Responses, pad_left, pad_right
-from sft.core.likelihood import joined, token_statistics
+from sft.core.likelihood import chosen_statistics, token_statistics
 from sft.core.text import encode_answer, encode_prompt
 
 CPU = torch.device("cpu")
@@ -71,17 +71,30 @@ def test_the_last_token_needs_no_successor(policy, rows, batch):
     assert torch.allclose(found[:, :2], cut, atol=1e-5)
 
 
-def test_joined_by_hand():
-    ids, mask = joined(pad_left([[1], [2, 3]], 0, CPU), pad_right([[4, 5], [6]], 0, CPU))
-    assert ids.tolist() == [[0, 1, 4, 5], [2, 3, 6, 0]]
-    assert mask.int().tolist() == [[0, 1, 1, 1], [1, 1, 1, 0]]
+def test_gradients_are_those_of_autograd():
+    """Of log-probabilities and entropies together, in more than one chunk."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 700, generator=generator) * 3
+    tokens = torch.randint(700, (2000,), generator=generator)
+    weights = torch.randn(2, 2000, generator=generator)
+
+    def gradient(statistics):
+        leaf = logits.clone().requires_grad_(True)
+        logprobs, entropy = statistics(leaf * 1.0)
+        (weights[0] * logprobs + weights[1] * entropy).sum().backward()
+        return logprobs.detach(), entropy.detach(), leaf.grad
+
+    def plain(z):
+        log_p = torch.log_softmax(z / 0.7, dim=1)
+        return log_p.gather(1, tokens[:, None])[:, 0], -(log_p.exp() * log_p).sum(1)
+
+    for found, expected in zip(gradient(lambda z: chosen_statistics(z, tokens, 0.7)), gradient(plain), strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_gradient_reaches_the_weights_through_logprobs_only(policy, batch):
-    policy.requires_grad_(True)
-    try:
-        found = token_statistics(policy, *batch)
-        assert found.logprobs_BR.requires_grad
-        assert not found.entropy_BR.requires_grad
-    finally:
-        policy.requires_grad_(False)
+def test_gradient_of_logprobs_alone():
+    logits = torch.tensor([[0.0, 1.0, 2.0]], requires_grad=True)
+    logprobs, _ = chosen_statistics(logits * 1.0, torch.tensor([1]), 2.0)
+    (3 * logprobs).sum().backward()
+    p = torch.softmax(torch.tensor([0.0, 0.5, 1.0]), dim=0)
+    assert torch.allclose(logits.grad[0], 3 * (torch.tensor([0.0, 1.0, 0.0]) - p) / 2, atol=1e-6)

@@ -1,0 +1,293 @@
+"""Policy, reference and critic on one frozen base: policy and critic are LoRA adapters, the reference is the base.
+
+LoRA: Hu et al. 2021, arXiv 2106.09685. A layer's weight W acts as W + (alpha / r) B A with small trained A and B.
+
+Letters: B batch, R response tokens, S response tokens of all rows in one line, N tokens of all rows with their
+prompts, D hidden, V vocabulary.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+    checkpoint_wrapper,
+)
+from torch.utils.checkpoint import noop_context_fn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
+
+from reward.calibration import Calibration
+from rlhf.config import CriticKind, PPOConfig
+from rlhf.ppo.models import Parameters
+from sft.config import Dtype
+from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.generation import Prompts, Responses
+from sft.core.likelihood import TokenStatistics, chosen_statistics, spread, token_statistics
+from sft.core.packing import Packed, pack, packed_inputs
+from sft.model import load_causal_lm, load_tokenizer
+
+POLICY, CRITIC = "policy", "critic"
+Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
+
+
+class Adapters(NamedTuple):
+    """The adapted layers of a model by their names in it; each holds all adapters."""
+
+    layers: dict[str, LoraLayer]
+
+    @classmethod
+    def add(cls, model: PreTrainedModel, names: list[str], config: PPOConfig, *, seed: int) -> "Adapters":
+        """Freeze a model and give every linear layer but the output embeddings float32 adapters that change nothing.
+
+        Nothing, since B starts at zero; A is drawn from the seed. The first adapter is active.
+        """
+        model.requires_grad_(False)
+        transposed = any(isinstance(module, Conv1D) for module in model.modules())
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            torch.default_generator.manual_seed(seed)
+            for name in names:
+                lora = LoraConfig(
+                    r=config.lora_r,
+                    lora_alpha=config.lora_alpha,
+                    lora_dropout=0.0,
+                    target_modules="all-linear",
+                    fan_in_fan_out=transposed,
+                )
+                model.add_adapter(lora, name)
+        adapters = cls({name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)})
+        for layer in adapters.layers.values():
+            layer.lora_A.float()
+            layer.lora_B.float()
+        model.eval()
+        adapters.activate(names[0])
+        return adapters
+
+    def active(self) -> str | None:
+        """Return the adapter in use, None where the base stands alone."""
+        layer = next(iter(self.layers.values()))
+        return None if layer.disable_adapters else layer.active_adapters[0]
+
+    def activate(self, name: str | None) -> None:
+        """Use one adapter, or None.
+
+        All adapters stay trainable: peft freezes those that are not in use, and a backward pass that comes after the
+        switch would then lose their gradients without a word.
+        """
+        if name == self.active():
+            return
+        for layer in self.layers.values():
+            layer.enable_adapters(name is not None)
+            if name is not None:
+                layer.set_adapter(name)
+            layer.lora_A.requires_grad_(True)
+            layer.lora_B.requires_grad_(True)
+
+    def parameters(self, name: str) -> Parameters:
+        """Return the weights of one adapter."""
+        return {
+            f"{layer_name}.{matrix}.{name}.weight": module[name].weight
+            for layer_name, layer in self.layers.items()
+            for matrix, module in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B))
+        }
+
+    @torch.no_grad()
+    def merged(self, model: PreTrainedModel, name: str) -> dict[str, torch.Tensor]:
+        """Return the model's weights with W + (alpha / r) B A in the adapted layers, in float32.
+
+        Weights without an adapter are the model's own where these are float32; tied weights stay tied.
+        """
+        found: dict[str, torch.Tensor] = {}
+        floats: dict[int, torch.Tensor] = {}
+        for key, weight in model.state_dict().items():
+            if ".lora_" in key:
+                continue
+            layer_name, is_adapted, kind = key.partition(".base_layer.")
+            if is_adapted and kind == "weight":
+                delta = self.layers[layer_name].get_delta_weight(name)
+                found[f"{layer_name}.weight"] = delta.add_(weight)
+            else:
+                found[key.replace(".base_layer.", ".")] = floats.setdefault(weight.data_ptr(), weight.float())
+        return found
+
+    def recompute_contexts(self) -> Contexts:
+        """Return contexts for a layer's forward pass and for its repetition, which uses the adapter of today."""
+        return nullcontext(), self._using(self.active())
+
+    @contextmanager
+    def _using(self, name: str | None) -> Iterator[None]:
+        before = self.active()
+        self.activate(name)
+        try:
+            yield
+        finally:
+            self.activate(before)
+
+
+class SharedModels(NamedTuple):
+    """One frozen base; see `PPOModels`. Between two calls any adapter may be active: each call activates its own."""
+
+    model: PreTrainedModel
+    adapters: Adapters
+    value_head: torch.nn.Linear
+    """On the final hidden state, in float32. Has a bias where it stands on the policy's trunk."""
+    tokenizer: PreTrainedTokenizerFast
+    mixed_precision: bool
+    one_pass: bool
+
+    @classmethod
+    def load(cls, sft: Path, *, config: PPOConfig, device: torch.device, dtype: Dtype, seed: int) -> "SharedModels":
+        """Load the SFT model once, and add adapters and a value head; all values start at 0.
+
+        Raises:
+            ConfigError: the model cannot carry what the configuration asks for.
+        """
+        one_pass = config.critic is CriticKind.HEAD
+        model = load_causal_lm(sft, device=device, dtype=dtype)
+        if one_pass:
+            _refuse_changed_logits(model)
+        adapters = Adapters.add(model, [POLICY] if one_pass else [POLICY, CRITIC], config, seed=seed)
+        head = torch.nn.utils.skip_init(torch.nn.Linear, model.config.hidden_size, 1, bias=one_pass, device=device)
+        for weight in head.parameters():
+            torch.nn.init.zeros_(weight)
+        if config.gradient_checkpointing:
+            use_gradient_checkpointing(model, adapters.recompute_contexts)
+        return cls(model, adapters, head, load_tokenizer(sft), dtype is Dtype.BFLOAT16, one_pass)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the tensors live."""
+        return self.model.device
+
+    @property
+    def critic_adapter(self) -> str:
+        """Return the adapter of the trunk that the value head stands on."""
+        return POLICY if self.one_pass else CRITIC
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Return bfloat16 on float32 adapters, or float32."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision)
+
+    def sampling(self) -> AbstractContextManager[PreTrainedModel]:
+        """Return the base with the policy's adapter; call no other method before sampling has ended."""
+        self.adapters.activate(POLICY)
+        return nullcontext(self.model)
+
+    def policy_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
+        """See `PPOModels`."""
+        self.adapters.activate(POLICY)
+        return token_statistics(self.model, prompts, responses, temperature=temperature)
+
+    def reference_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
+        """See `PPOModels`."""
+        self.adapters.activate(None)
+        return token_statistics(self.model, prompts, responses, temperature=temperature)
+
+    def values(self, prompts: Prompts, responses: Responses) -> torch.Tensor:
+        """See `PPOModels`. Zero outside the response mask."""
+        self.adapters.activate(self.critic_adapter)
+        return self._values(self._hidden(pack(prompts, responses), responses.mask_BR), responses.mask_BR)
+
+    def policy_and_values(
+        self, prompts: Prompts, responses: Responses, *, temperature: float
+    ) -> tuple[TokenStatistics, torch.Tensor]:
+        """See `PPOModels`."""
+        assert self.one_pass, "policy and critic have adapters of their own: two passes"
+        self.adapters.activate(POLICY)
+        mask_BR = responses.mask_BR
+        hidden_SD = self._hidden(pack(prompts, responses), mask_BR)
+        logits_SV = self.model.get_output_embeddings()(hidden_SD)
+        logprobs_S, entropy_S = chosen_statistics(logits_SV, responses.ids_BR[mask_BR], temperature)
+        statistics = TokenStatistics(spread(logprobs_S, mask_BR), spread(entropy_S, mask_BR))
+        return statistics, self._values(hidden_SD, mask_BR)
+
+    def _hidden(self, packed: Packed, mask_BR: torch.Tensor) -> torch.Tensor:
+        """Return the final hidden state before each response token, shape (S, D)."""
+        hidden_ND: torch.Tensor = self.model.base_model(**packed_inputs(self.model, packed)).last_hidden_state[0]
+        return hidden_ND[packed.states_BR1[:, :-1][mask_BR]]
+
+    def _values(self, hidden_SD: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
+        values_S: torch.Tensor = self.value_head(hidden_SD.float()).squeeze(-1)
+        return spread(values_S.float(), mask_BR)
+
+    def policy_parameters(self) -> Parameters:
+        """Return the policy's adapter."""
+        return self.adapters.parameters(POLICY)
+
+    def critic_parameters(self) -> Parameters:
+        """Return the value head, and the critic's adapter where it has one."""
+        head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
+        return head if self.one_pass else self.adapters.parameters(CRITIC) | head
+
+    def save_policy(self, folder: Path) -> None:
+        """Write a whole model in float32 with the adapter merged; the base in memory stays as it is."""
+        with torch.device("meta"):
+            shell = type(self.model)(deepcopy(self.model.config))
+        shell.generation_config = self.model.generation_config
+        shell.save_pretrained(folder, state_dict=self.adapters.merged(self.model, POLICY))
+        self.tokenizer.save_pretrained(folder)
+
+    def save_critic(self, folder: Path) -> None:
+        """Write a whole scorer in float32 with the adapter merged, whose calibrated scores are the values.
+
+        A scorer's head has no bias: the value head's becomes the calibration's offset.
+        """
+        config = deepcopy(self.model.config)
+        config.num_labels = 1
+        config.pad_token_id = self.tokenizer.pad_token_id
+        with torch.device("meta"):
+            shell = AutoModelForSequenceClassification.from_config(config)
+        trunk = f"{self.model.base_model_prefix}."
+        merged = self.adapters.merged(self.model, self.critic_adapter)
+        weights = {key: weight for key, weight in merged.items() if key.startswith(trunk)}
+        weights["score.weight"] = self.value_head.weight.detach()
+        shell.save_pretrained(folder, state_dict=weights)
+        self.tokenizer.save_pretrained(folder)
+        offset = -self.value_head.bias.item() if self.one_pass else 0.0
+        Calibration(offset, temperature=1.0).save(folder)
+
+
+def use_gradient_checkpointing(
+    model: PreTrainedModel, context_fn: Callable[[], Contexts] = noop_context_fn
+) -> PreTrainedModel:
+    """Keep no activations within a decoder layer, but compute them again in the backward pass.
+
+    Outputs and gradients stay the same. transformers' own switch acts in training mode only, where dropout is on, and
+    takes the key-value cache away from a model that samples; this one acts in any mode, where gradients are on.
+
+    Args:
+        model: changed in place; names of its parameters change, those of its state dict do not.
+        context_fn: see `torch.utils.checkpoint.checkpoint`.
+
+    Raises:
+        ConfigError: the model has no such layers.
+    """
+    if not any(isinstance(module, GradientCheckpointingLayer) for module in model.modules()):
+        rule = f"does not work with {type(model).__name__}: it has no layers that transformers can recompute"
+        raise ConfigError([ConfigProblem("ppo.gradient_checkpointing", True, rule, "use false")])
+    apply_activation_checkpointing(
+        model,
+        checkpoint_wrapper_fn=partial(checkpoint_wrapper, context_fn=context_fn, preserve_rng_state=False),
+        check_fn=lambda module: isinstance(module, GradientCheckpointingLayer),
+    )
+    return model
+
+
+@torch.no_grad()
+def _refuse_changed_logits(model: PreTrainedModel) -> None:
+    """Raise ConfigError where logits are more than the output embeddings of the final hidden state."""
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    plain = model.get_output_embeddings()(model.base_model(input_ids=ids).last_hidden_state)
+    if not torch.allclose(plain, model(input_ids=ids).logits):
+        rule = f"does not work with {type(model).__name__}, which scales or caps its logits"
+        raise ConfigError([ConfigProblem("ppo.critic", CriticKind.HEAD.value, rule, "use ppo.critic=model")])

@@ -1,0 +1,142 @@
+"""Forward passes without padding: the tokens of all rows stand in one line, and attention stays within each row.
+
+Everything in a decoder but attention works token by token, so padding can be left out of it altogether. transformers
+lets a model use an attention function by name; ours is its `sdpa` with one more argument, the lengths of the rows.
+
+Letters: B rows, P prompt tokens, R response tokens, N tokens of all rows, S states, H heads, T tokens of the longest
+row.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from sft.core.generation import Prompts, Responses
+
+NAME = "packed_sdpa"
+
+
+class Packed(NamedTuple):
+    """Prompts with their responses, without padding."""
+
+    ids_1N: torch.Tensor
+    positions_1N: torch.Tensor
+    """Counted from 0 within each row."""
+    lengths: tuple[int, ...]
+    """Tokens of each row; they add up to N."""
+    states_BR1: torch.Tensor
+    """Where in N the state after 0, 1, ... R response tokens stands; anything behind a row's last token."""
+
+
+def pack(prompts: Prompts, responses: Responses) -> Packed:
+    """Return the rows of a padded batch in one line. Every prompt needs one token or more."""
+    mask_BT = torch.cat([prompts.mask_BP, responses.mask_BR], dim=1)
+    ids_BT = torch.cat([prompts.ids_BP, responses.ids_BR], dim=1)
+    positions_BT = mask_BT.long().cumsum(dim=1) - 1
+    lengths = mask_BT.sum(dim=1)
+    starts_B1 = (lengths.cumsum(dim=0) - lengths)[:, None]
+    width = prompts.ids_BP.shape[1]
+    states_BR1 = (starts_B1 + positions_BT)[:, width - 1 :]
+    return Packed(ids_BT[mask_BT][None], positions_BT[mask_BT][None], tuple(lengths.tolist()), states_BR1)
+
+
+def fill_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Return row numbers in batches of at most `max_tokens` tokens, rows of like length together.
+
+    A row that is longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if lengths[row] > room:
+            batches.append([])
+            room = max_tokens
+        batches[-1].append(row)
+        room -= lengths[row]
+    return batches
+
+
+def use_packed_attention(model: PreTrainedModel) -> PreTrainedModel:
+    """Let a model take packed rows; batches with a mask work as before."""
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+    return model
+
+
+def packed_inputs(model: PreTrainedModel, packed: Packed) -> dict[str, object]:
+    """Return the arguments with which a decoder reads packed rows.
+
+    The four-dimensional mask is never looked at: it keeps transformers from building one over all N x N tokens.
+    """
+    assert model.config._attn_implementation == NAME, "call use_packed_attention(model) after loading"
+    return {
+        "input_ids": packed.ids_1N,
+        "position_ids": packed.positions_1N,
+        "attention_mask": packed.ids_1N.new_zeros(1, 1, 1, 1),
+        "use_cache": False,
+        "row_lengths": packed.lengths,
+    }
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    row_lengths: tuple[int, ...] | None = None,
+    sliding_window: int | None = None,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend within rows of the given lengths, or as `sdpa` does where there are none.
+
+    Shapes as in transformers: query (1, H, N, D), key and value (1, H of keys, N, D), output (1, N, H, D).
+
+    Raises:
+        ValueError: a row is longer than a sliding window of the model; packing would ignore the window.
+    """
+    if row_lengths is None:
+        others |= {} if sliding_window is None else {"sliding_window": sliding_window}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)  # type: ignore[arg-type]
+    if sliding_window is not None and max(row_lengths) > sliding_window:
+        raise ValueError(
+            f"a prompt with its answer has {max(row_lengths)} tokens and the model's sliding window {sliding_window}; "
+            "lower data.max_prompt_tokens or ppo.response_length"
+        )
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    attend = _row_by_row if query.device.type == "cpu" else _padded
+    return attend(query, key, value, row_lengths, scaling).transpose(1, 2), None
+
+
+def _row_by_row(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float | None
+) -> torch.Tensor:
+    """Return one attention per row: nothing is padded, and a row's bits do not depend on its companions."""
+    rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    return torch.cat([scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in rows], dim=2)
+
+
+def _padded(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float | None
+) -> torch.Tensor:
+    """Return one attention over rows that are padded on the right for it alone: one kernel, for accelerators."""
+    longest = max(lengths)
+    lengths_B1 = torch.tensor(lengths, device=query.device)[:, None]
+    column_T = torch.arange(longest, device=query.device)
+    counts_BT = column_T < lengths_B1
+    source_BT = torch.where(counts_BT, lengths_B1.cumsum(dim=0) - lengths_B1 + column_T, 0)
+
+    def pad(x: torch.Tensor) -> torch.Tensor:
+        return x[0][:, source_BT].transpose(0, 1)
+
+    attended_BHTD = scaled_dot_product_attention(pad(query), pad(key), pad(value), is_causal=True, scale=scaling)
+    return attended_BHTD.transpose(1, 2)[counts_BT].transpose(0, 1)[None]

@@ -1,0 +1,204 @@
+"""Real signals to this process, and to small processes that import no torch."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sft.core.errors import Interrupted
+from sft.core.interruption import SIGNALS, Interruption
+
+
+@pytest.fixture(autouse=True)
+def handlers_before() -> Iterator[list[object]]:
+    """Check after each test that every handler is the one of before."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def in_block(work: Callable[[Interruption], None]) -> None:
+    with Interruption() as interruption:
+        work(interruption)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_waits_for_the_border_of_the_step(number: signal.Signals):
+    finished = []
+
+    def loop(interruption: Interruption) -> None:
+        assert interruption.requested is None
+        interruption.raise_if_requested("step 0")
+        send(number)
+        finished.append("step 1")
+        assert interruption.requested == number.name
+        interruption.raise_if_requested("step 1")
+
+    with pytest.raises(Interrupted) as error:
+        in_block(loop)
+    assert finished == ["step 1"]
+    assert str(error.value) == f"interrupted by {number.name}; the same command carries on after step 1"
+    assert error.value.exit_code == 75
+
+
+def test_the_first_of_several_signals_is_named():
+    def loop(interruption: Interruption) -> None:
+        send(signal.SIGUSR1)
+        send(signal.SIGTERM)
+        interruption.raise_if_requested("step 1")
+
+    with pytest.raises(Interrupted, match="by SIGUSR1;"):
+        in_block(loop)
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    def loop(interruption: Interruption) -> None:
+        send(signal.SIGTERM)
+        send(signal.SIGINT)
+        assert interruption.requested == "SIGTERM"
+        send(signal.SIGINT)
+        pytest.fail("went on after the second Ctrl-C")
+
+    with pytest.raises(KeyboardInterrupt):
+        in_block(loop)
+
+
+def test_a_request_that_nobody_answered_is_raised_at_the_end_of_the_block():
+    with pytest.raises(Interrupted, match="by SIGTERM; the same command carries on after the last checkpoint"):
+        in_block(lambda _: send(signal.SIGTERM))
+
+
+def test_another_error_is_not_hidden_by_a_request():
+    def loop(_: Interruption) -> None:
+        send(signal.SIGTERM)
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        in_block(loop)
+
+
+def test_a_signal_counts_for_all_nested_blocks():
+    seen = []
+
+    def note(interruption: Interruption) -> None:
+        seen.append(interruption.requested)
+
+    def inner(interruption: Interruption) -> None:
+        send(signal.SIGTERM)
+        note(interruption)
+
+    def outer(interruption: Interruption) -> None:
+        for work in (inner, note):
+            with pytest.raises(Interrupted):
+                in_block(work)
+        note(interruption)
+        send(signal.SIGUSR2)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        in_block(outer)
+    assert seen == ["SIGTERM"] * 3
+
+
+def test_a_second_ctrl_c_stops_at_once_inside_a_block_that_began_after_the_first():
+    def inner(_: Interruption) -> None:
+        send(signal.SIGINT)
+        pytest.fail("went on after the second Ctrl-C")
+
+    def outer(_: Interruption) -> None:
+        send(signal.SIGINT)
+        in_block(inner)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_block(outer)
+
+
+def test_an_inner_block_that_ends_leaves_the_outer_one_at_work():
+    def outer(_: Interruption) -> None:
+        in_block(lambda _: None)
+        send(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        in_block(outer)
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            send(signal.SIGUSR1)
+            assert interruption.requested is None
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_another_thread_can_use_a_block_and_handles_nothing(handlers_before: list[object]):
+    seen: list[object] = []
+
+    def work() -> None:
+        with Interruption() as interruption:
+            seen.append(interruption.requested)
+            seen.extend(signal.getsignal(number) for number in SIGNALS)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert seen == [None, *handlers_before]
+
+
+LOOP = """
+import sys, time
+from sft.core.errors import RLHFError
+from sft.core.interruption import Interruption
+assert "torch" not in sys.modules
+try:
+    with Interruption() as interruption:
+        for step in range(1, 1000):
+            print(f"begins {step}", flush=True)
+            time.sleep(0.2)
+            print(f"saved {step}", flush=True)
+            interruption.raise_if_requested(f"step {step}")
+except RLHFError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_process_finishes_its_step_saves_and_exits_with_75(number: signal.Signals):
+    process = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begins 1\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert out.splitlines() == [
+        "saved 1",
+        f"interrupted by {number.name}; the same command carries on after step 1",
+    ]
+    assert err.startswith(f"{number.name}: this step is finished and saved first")
+
+
+def test_a_process_stops_in_the_middle_of_a_step_at_the_second_ctrl_c():
+    script = LOOP.replace("time.sleep(0.2)", "time.sleep(30)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "begins 1\n"
+    process.send_signal(signal.SIGINT)
+    assert "press Ctrl-C again" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert out == ""
+    assert "KeyboardInterrupt" in err
+    assert process.returncode == -signal.SIGINT

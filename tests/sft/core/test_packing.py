@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from sft.core.generation import Prompts, Responses, pad_left, pad_right
+from sft.core.packing import NAME, fill_batches, pack, packed_attention, packed_inputs, use_packed_attention
+
+CPU = torch.device("cpu")
+LENGTHS = (5, 1, 9, 3)
+
+
+def batch() -> tuple[Prompts, Responses]:
+    return pad_left([[1], [2, 3]], 0, CPU), pad_right([[4, 5], [6]], 0, CPU)
+
+
+def test_packing_by_hand():
+    packed = pack(*batch())
+    assert packed.ids_1N.tolist() == [[1, 4, 5, 2, 3, 6]]
+    assert packed.positions_1N.tolist() == [[0, 1, 2, 0, 1, 2]]
+    assert packed.lengths == (3, 3)
+    assert packed.states_BR1[0].tolist() == [0, 1, 2]
+    assert packed.states_BR1[1, :2].tolist() == [4, 5]
+
+
+def test_batches_by_hand():
+    assert fill_batches([5, 1, 9, 3], 9) == [[1, 3, 0], [2]]
+    assert fill_batches([5, 1, 9, 3], 4) == [[1, 3], [0], [2]]
+    assert fill_batches([], 4) == []
+
+
+def heads(number: int, seed: int) -> torch.Tensor:
+    return torch.randn(1, number, sum(LENGTHS), 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def by_hand(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return causal attention within each row, from the formula."""
+    output = torch.zeros_like(query)
+    for h in range(query.shape[1]):
+        of_key = h * key.shape[1] // query.shape[1]
+        start = 0
+        for length in LENGTHS:
+            rows = slice(start, start + length)
+            scores = query[0, h, rows] @ key[0, of_key, rows].T / 8**0.5
+            scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
+            output[0, h, rows] = torch.softmax(scores, dim=1) @ value[0, of_key, rows]
+            start += length
+    return output.transpose(1, 2)
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "accelerator"])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_attention_stays_within_its_row(monkeypatch: pytest.MonkeyPatch, device_type: str, key_heads: int):
+    """Both ways to compute it, values and gradients; grouped keys serve several heads of queries."""
+    if device_type == "accelerator":
+        monkeypatch.setattr("sft.core.packing._row_by_row", packed_attention.__globals__["_padded"])
+    given = [heads(n, seed).requires_grad_(True) for seed, n in enumerate((4, key_heads, key_heads))]
+    found, _ = packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS)
+    expected = by_hand(*given)
+    assert torch.allclose(found, expected, atol=1e-10)
+    weights = heads(4, 7).transpose(1, 2)
+    of_found = torch.autograd.grad((found * weights).sum(), given)
+    of_expected = torch.autograd.grad((expected * weights).sum(), given)
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(of_found, of_expected, strict=True))
+
+
+def test_a_sliding_window_shorter_than_a_row_is_refused():
+    given = [heads(4, seed) for seed in range(3)]
+    with pytest.raises(ValueError, match="sliding window 8"):
+        packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS, sliding_window=8)
+    packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS, sliding_window=9)
+
+
+def test_a_model_still_reads_padded_batches_with_a_mask(policy, sft_folder):
+    """TRL's trainers and `generate` go on as with plain sdpa."""
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(sft_folder).eval()
+    assert policy.config._attn_implementation == NAME
+    ids = torch.tensor([[0, 0, 7, 8, 9], [4, 5, 6, 7, 8]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    found, expected = (m(input_ids=ids, attention_mask=mask).logits[mask.bool()] for m in (policy, plain))
+    assert torch.equal(found, expected)
+
+
+def test_a_model_that_was_not_prepared_is_refused(sft_folder):
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(sft_folder).eval()
+    with pytest.raises(AssertionError, match="use_packed_attention"):
+        packed_inputs(plain, pack(*batch()))
+    packed_inputs(use_packed_attention(plain), pack(*batch()))
