@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
 
 from sft.core.durable import write_json
 from sft.core.errors import DataError
@@ -60,11 +59,13 @@ def fit_temperature(margins_N: Floats) -> float:
 
     Source: Guo et al. 2017, arXiv 1706.04599, section 4.2, for the one-logit case.
     """
+    from scipy import optimize  # only training needs it
+
     if len(margins_N) == 0:
         return 1.0
 
     def negative_log_likelihood(log_temperature: float) -> float:
-        return float(np.mean(-special.log_expit(margins_N / np.exp(log_temperature))))
+        return float(np.mean(np.logaddexp(0.0, -margins_N / np.exp(log_temperature))))
 
     fitted = optimize.minimize_scalar(negative_log_likelihood, bounds=(np.log(0.05), np.log(50)), method="bounded")
     return float(np.exp(fitted.x))
@@ -77,7 +78,7 @@ def reliability(margins_N: Floats, *, bins: int = 15) -> list[Bin]:
         margins_N: calibrated r_chosen - r_rejected; the model is right where this is positive.
         bins: at most this many; fewer when there are fewer pairs.
     """
-    confidence_N = special.expit(np.abs(margins_N))
+    confidence_N = 1 / (1 + np.exp(-np.abs(margins_N)))
     right_N = np.where(margins_N == 0, 0.5, margins_N > 0)
     order_N = np.argsort(confidence_N, kind="stable")
     parts = np.array_split(order_N, min(bins, len(order_N))) if len(order_N) else []

@@ -3,6 +3,7 @@
 Letters: B batch, P prompt tokens (padded on the left), R response tokens (padded on the right).
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -32,7 +33,7 @@ def load_scorer(folder: Path, *, device: torch.device, dtype: Dtype) -> PreTrain
     """Load a decoder with a one-number head, in evaluation mode; a missing head is not silently made up.
 
     Raises:
-        ValueError: the folder holds no trained head `score.weight`.
+        ValueError: the folder holds no trained head `score.weight`, or more than that, such as `score.bias`.
     """
     model, report = AutoModelForSequenceClassification.from_pretrained(
         folder,
@@ -42,19 +43,40 @@ def load_scorer(folder: Path, *, device: torch.device, dtype: Dtype) -> PreTrain
         trust_remote_code=False,
         output_loading_info=True,
     )
+    unused = sorted(key for key in report["unexpected_keys"] if key.startswith("score."))
+    if unused:
+        raise ValueError(
+            f"{folder} holds {', '.join(unused)}, which a linear head without bias has no place for; put a bias into "
+            "calibration.json as the offset, negated"
+        )
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"]))
         raise ValueError(f"{folder} holds no reward model: {missing} would be random; train one or give another folder")
     return placed(model, device)
 
 
-def token_scores(model: PreTrainedModel, prompts: Prompts, responses: Responses) -> torch.Tensor:
+def new_scorer(sft: Path, *, seed: int, device: torch.device) -> PreTrainedModel:
+    """Return the SFT model with a fresh one-number head in float32, weights from N(0, 1 / (width + 1)).
+
+    Source: Huang et al. 2024, arXiv 2403.17031, detail 11.
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(
+        sft, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    generator = torch.Generator().manual_seed(seed)
+    head = model.score.weight
+    with torch.no_grad():
+        head.copy_(torch.randn(head.shape, generator=generator) / math.sqrt(head.shape[1] + 1))
+    return placed(model, device)
+
+
+def token_scores(model: PreTrainedModel, prompts: Prompts, responses: Responses, *, multiple: int = 1) -> torch.Tensor:
     """Return the head's raw output at the R + 1 positions from the last prompt token on, shape (B, R + 1).
 
     Position 0 is the state before the first response token, position t the one after t tokens; zero where a response
-    is shorter.
+    is shorter. `multiple` fills the line of tokens up, see `pack`.
     """
-    packed = pack(prompts, responses)
+    packed = pack(prompts, responses, multiple=multiple)
     scorer = cast(Scorer, model)
     hidden_ND = scorer.base_model(**packed_inputs(model, packed)).last_hidden_state[0]
     known_BR1 = torch.cat([prompts.mask_BP[:, -1:], responses.mask_BR], dim=1)

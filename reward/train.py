@@ -1,6 +1,5 @@
 """Reward model training: an SFT model and comparisons in, a calibrated scorer out."""
 
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +8,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl import RewardConfig as TRLConfig
 from trl import RewardTrainer
 
 from reward.calibration import Calibration, fit_temperature
 from reward.config import RewardConfig
 from reward.data import Comparison, encode_comparisons
-from reward.model import RewardModel
+from reward.model import RewardModel, new_scorer
 from sft.config import RuntimeConfig
 from sft.core.errors import DataError
 from sft.core.text import TokenLimits
 from sft.core.tracking import Tracker
 from sft.data import Example
-from sft.model import load_tokenizer, placed, torch_device
-from sft.trainer import LossPoint, callbacks, loss_history, quiet_libraries, silence, training_settings, with_lengths
+from sft.model import load_tokenizer, torch_device
+from sft.trainer import LossPoint, callbacks, loss_history, quiet_trainers, silence, training_settings, with_lengths
 
 
 @dataclass(frozen=True)
@@ -34,21 +32,6 @@ class RewardResult:
     metrics: dict[str, float]
     steps: int
     loss: list[LossPoint]
-
-
-def new_scorer(sft: Path, *, seed: int, device: torch.device) -> PreTrainedModel:
-    """Return the SFT model with a fresh one-number head in float32, weights from N(0, 1 / (width + 1)).
-
-    Source: Huang et al. 2024, arXiv 2403.17031, detail 11.
-    """
-    model = AutoModelForSequenceClassification.from_pretrained(
-        sft, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    generator = torch.Generator().manual_seed(seed)
-    head = model.score.weight
-    with torch.no_grad():
-        head.copy_(torch.randn(head.shape, generator=generator) / math.sqrt(head.shape[1] + 1))
-    return placed(model, device)
 
 
 def margins(model: RewardModel, comparisons: Sequence[Comparison]) -> npt.NDArray[np.float64]:
@@ -87,7 +70,7 @@ def train_reward(
     Raises:
         DataError: no usable comparison in `train` or `validation`.
     """
-    quiet_libraries()
+    quiet_trainers()
     torch.set_num_threads(runtime.threads)
     tokenizer = load_tokenizer(sft)
     encoded = encode_comparisons(tokenizer, train, limits)

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -19,9 +20,12 @@ import typer
 
 from rlhf.registry.commands import app as models_app
 from sft.core.errors import ConfigError, Interrupted, RLHFError, StorageError
+from sft.core.world import ALONE, torchrun_world
 
 if TYPE_CHECKING:
     from rlhf.config import ExperimentConfig
+    from rlhf.launch import Result
+    from sft.core.distributed import Peers
 
 app = typer.Typer(
     help="SFT -> reward model -> PPO -> evaluation -> bias checks -> registry.",
@@ -39,35 +43,76 @@ app.add_typer(models_app, name="models")
 )
 def run_command(context: typer.Context) -> None:
     """Run an experiment or a sweep (-m); takes Hydra's words, such as experiment=quickstart ppo.kl_coef=0.1."""
-    from rlhf import preflight
-    from rlhf.launch import launch
-
     words = [word for word in context.args if word != "--json"]
     as_json = "--json" in context.args
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, _interrupt)
-    with _stdout_for_json(as_json):
-        command = preflight.parse(words)
-        if not (command.only_answers or command.only_shows):
-            preflight.check(words)
-        try:
-            results = launch(words, _task)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(
-                f"interrupted by {stop or 'Ctrl-C'}; the same command carries on after the last checkpoint or "
-                "finished stage"
-            ) from None
+    with _stdout_for_json(as_json), _interrupted_by_signals():
+        peers = _meet()
+        if peers is not None and peers.world.rank > 0:
+            _follow(peers)
+        with nullcontext() if peers is None else peers.leading(), _interrupted_by_signals():
+            results = _run(words, peers)
     if as_json:
         print(json.dumps(results[0] if len(results) == 1 else results, indent=2, ensure_ascii=False))
 
 
-def _task(config: "ExperimentConfig", experiment: str, out_dir: Path, overrides: list[str]) -> Mapping[str, object]:
+def _run(words: list[str], peers: "Peers | None") -> "list[Result]":
+    from rlhf import preflight
+    from rlhf.launch import launch
+
+    command = preflight.parse(words)
+    if not (command.only_answers or command.only_shows):
+        points = preflight.check(words)
+        from rlhf.pipeline import check_processes
+
+        for point in points:
+            check_processes(point.config, ALONE if peers is None else peers.world)
+    return launch(words, partial(_task, peers))
+
+
+def _meet() -> "Peers | None":
+    """Return the processes that torchrun started, None where this one is alone."""
+    world = torchrun_world(os.environ)
+    if world.size == 1:
+        return None
+    from sft.core.distributed import Peers
+
+    return Peers.meet(os.environ, world)
+
+
+def _follow(peers: "Peers") -> NoReturn:
+    """Do what rank 0 orders and exit as it does; standard output is rank 0's."""
+    from rlhf.pipeline import follow
+
+    try:
+        exit_code = follow(peers)
+    except RLHFError as error:
+        print(f"rank {peers.world.rank}: {error}", file=sys.stderr, flush=True)
+        exit_code = error.exit_code
+    raise typer.Exit(exit_code)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            f"interrupted by {stop or 'Ctrl-C'}; the same command carries on after the last checkpoint or "
+            "finished stage"
+        ) from None
+
+
+def _task(
+    peers: "Peers | None", config: "ExperimentConfig", experiment: str, out_dir: Path, overrides: list[str]
+) -> Mapping[str, object]:
     from rich.console import Console
 
     from rlhf.pipeline import run_experiment
     from rlhf.report import summary_table
 
-    results = run_experiment(config, experiment=experiment, out_dir=out_dir)
+    results = run_experiment(config, experiment=experiment, out_dir=out_dir, peers=peers)
     console = Console()
     console.print(summary_table(results))
     for name in ("results.json", "report.html"):

@@ -264,6 +264,9 @@ class PPOConfig(Section):
         if self.critic is CriticKind.HEAD and self.models is not ModelSharing.SHARED:
             rule = "is possible with ppo.models=shared only"
             found.append(ConfigProblem("critic", self.critic, rule, "use ppo.models=shared or ppo.critic=model"))
+        if self.compile and (self.models is ModelSharing.SHARED or self.gradient_checkpointing):
+            rule = "goes with neither ppo.models=shared nor ppo.gradient_checkpointing"
+            found.append(ConfigProblem("compile", True, rule, "use ppo.compile=false"))
         if self.select is Selection.WIN_RATE and self.eval_steps is None:
             rule = "needs looks at the win rate"
             found.append(ConfigProblem("select", self.select, rule, "set ppo.eval_steps, e.g. ppo.eval_steps=5"))

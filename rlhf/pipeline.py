@@ -4,10 +4,12 @@ Only this file, the stages it calls and cli.py write the registry. Models are im
 whose stages are all cached never loads torch.
 """
 
+import math
 import secrets
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf import schema
 from rlhf.config import ExperimentConfig
@@ -18,26 +20,70 @@ from rlhf.sources import Sources
 from rlhf.stages.bias import run_bias
 from rlhf.stages.evaluation import run_evaluation
 from rlhf.stages.labels import run_labels
-from rlhf.stages.ppo import run_ppo
+from rlhf.stages.ppo import follow_ppo, run_ppo
 from rlhf.stages.reward import run_reward
 from rlhf.stages.sft import run_sft
+from sft.core.config import raise_problems
 from sft.core.durable import json_digest, write_text
+from sft.core.errors import Interrupted, RLHFError
 from sft.core.tracking import RunTracker
+from sft.core.world import ALONE, World, check_world
+
+if TYPE_CHECKING:
+    from sft.core.distributed import Peers
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
 
-def run_experiment(config: ExperimentConfig, *, experiment: str, out_dir: Path) -> Results:
+LAST_ORDER_S = 60.0
+"""How long a process that lost the others waits for rank 0 to say how it ended."""
+
+
+def check_processes(config: ExperimentConfig, world: World) -> None:
+    """Raise ConfigError with every reason why these processes cannot run the experiment together."""
+    check_world(world, config.runtime)
+    if world.size > 1:
+        from rlhf.ppo.sharding import division_problems
+
+        raise_problems(division_problems(config.ppo, config.runtime, world))
+
+
+def follow(peers: "Peers") -> int:
+    """Take part in what rank 0 orders until it ends, and return its exit code.
+
+    Raises:
+        PeerError: rank 0 has died.
+    """
+    from sft.core.distributed import PeerError
+
+    patience_s = math.inf
+    while "exit_code" not in (order := peers.listen(at_most_s=patience_s)):
+        patience_s = math.inf
+        try:
+            follow_ppo(peers)
+        except Interrupted:
+            continue
+        except RLHFError as error:
+            print(f"rank {peers.world.rank}: {error}", file=sys.stderr, flush=True)
+            patience_s = LAST_ORDER_S if isinstance(error, PeerError) else math.inf
+    return int(order["exit_code"])
+
+
+def run_experiment(
+    config: ExperimentConfig, *, experiment: str, out_dir: Path, peers: "Peers | None" = None
+) -> Results:
     """Run all stages that are not in the registry yet, and write results.json and report.html.
 
     Args:
         config: the whole experiment.
         experiment: its name in results, reports and W&B.
         out_dir: run folder; gets results.json, report.html, the metric ledger and W&B's files.
+        peers: the processes that `follow`; None for a run of one.
 
     Raises:
         RLHFError: with what to do next; finished stages stay in the registry, the same command carries on.
     """
+    check_processes(config, ALONE if peers is None else peers.world)
     out_dir.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
     run_id = f"{experiment}-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -54,7 +100,7 @@ def run_experiment(config: ExperimentConfig, *, experiment: str, out_dir: Path) 
         log_samples=config.wandb.log_samples,
     )
     with tracker:
-        run = Run(config, registry, tracker, Sources(config, out_dir))
+        run = Run(config, registry, tracker, Sources(config, out_dir), peers)
         sft = run_sft(run)
         labels, preferences = run_labels(run)
         splits = run.sources.split_preferences(preferences)

@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlhf import schema
 from rlhf.config import ExperimentConfig
 from rlhf.inputs import file_problems
+from rlhf.memory import available_memory, planned_problems
 from rlhf.yaml_limits import check_yaml
 from sft.core.config import raise_problems
 from sft.core.errors import ConfigError, ConfigProblem
@@ -239,6 +240,7 @@ class _Composer:
         self._parsed: dict[str, Override] = {}
         self._composed: dict[tuple[str, ...], _Composed] = {}
         self.groups = [name for name in repository.get_group_options("", ObjectType.GROUP) if name != "hydra"]
+        self.available_memory = available_memory()
 
     def has_root(self) -> bool:
         return self._exists(self.command.config_name)
@@ -336,8 +338,10 @@ def _point(
     tree, broken = _resolved(job)
     config, problems = schema.read(tree)
     problems = broken + [problem for problem in problems if problem.field not in {other.field for other in broken}]
+    problems += _file_problems(config, {problem.field for problem in problems})
     found.add(*problems)
-    found.add(*_file_problems(config, {problem.field for problem in problems}))
+    if not problems:
+        found.add(*planned_problems(config, composer.available_memory))
     yield Point(overrides, config, composed.experiment)
 
 

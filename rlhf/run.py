@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rlhf.config import ExperimentConfig
 from rlhf.inputs import names_folder
@@ -24,6 +24,9 @@ from sft.core.statistics import Estimate
 from sft.core.text import TokenLimits, as_dicts
 from sft.core.tracking import RunTracker, Tracker
 from sft.data import Example
+
+if TYPE_CHECKING:
+    from sft.core.distributed import Peers
 
 STAGE_VERSION = 2
 """Raised when a change of code changes what the same configuration gives; old artifacts are then not reused."""
@@ -67,6 +70,8 @@ class Run:
     registry: Registry
     tracker: RunTracker
     sources: Sources
+    peers: "Peers | None" = None
+    """The other processes that torchrun started; None for a run of one."""
     stages: dict[str, StageResult] = field(default_factory=dict)
     reports: dict[str, dict[str, object]] = field(default_factory=dict)
 

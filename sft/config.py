@@ -132,6 +132,15 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Strategy(StrEnum):
+    """How processes that train together divide the work of PPO."""
+
+    DDP = "ddp"
+    """Data parallel: the rows of a batch are divided."""
+    FSDP = "fsdp"
+    """Fully sharded (FSDP2): the rows, and the weights and optimizer states of policy and critic."""
+
+
 @dataclass(kw_only=True)
 class RuntimeConfig(Section):
     """The machine."""
@@ -141,11 +150,15 @@ class RuntimeConfig(Section):
     dtype: Dtype = Dtype.FLOAT32
     """`float32`, or `bfloat16` for mixed precision."""
     threads: int = 2
-    """CPU threads of torch; part of "same machine, same bits"."""
+    """CPU threads of torch, of each process; part of "same machine, same bits"."""
+    world_size: int | None = None
+    """Processes that must take part, anything else is refused; null: as many as torchrun starts, or one without it."""
+    strategy: Strategy = Strategy.DDP
+    """`ddp`: every process holds all of policy and critic; `fsdp`: each holds a part. Matters to several processes."""
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule of this section."""
-        return positive(threads=self.threads)
+        return positive(threads=self.threads, world_size=self.world_size)
 
 
 class Schedule(StrEnum):

@@ -17,7 +17,7 @@ from sft.core.text import TokenLimits, encode_answer, encode_prompt
 from sft.core.tracking import Tracker
 from sft.data import Example
 from sft.model import load_causal_lm, load_tokenizer, torch_device
-from sft.trainer import LossPoint, callbacks, loss_history, quiet_libraries, silence, training_settings, with_lengths
+from sft.trainer import LossPoint, callbacks, loss_history, quiet_trainers, silence, training_settings, with_lengths
 
 IGNORED = -100
 """Label of a token that the loss does not count."""
@@ -91,7 +91,7 @@ def train_sft(
     Raises:
         DataError: no usable row in `train` or `validation`.
     """
-    quiet_libraries()
+    quiet_trainers()
     torch.set_num_threads(runtime.threads)
     tokenizer = load_tokenizer(base, pad_token=pad_token)
     encoded = encode_examples(tokenizer, train, limits)

@@ -1,14 +1,12 @@
 """What SFT and reward training share: TRL's arguments from our settings, and a callback that reports to a Tracker."""
 
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 import datasets
-import transformers
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -21,6 +19,7 @@ from transformers import (
 
 from sft.config import Device, Dtype, RuntimeConfig, TrainerConfig
 from sft.core.errors import DataError
+from sft.core.quiet import quiet_libraries
 from sft.core.tracking import Tracker
 
 LENGTH = "length"
@@ -35,15 +34,12 @@ class LossPoint(TypedDict):
     validation: float | None
 
 
-def quiet_libraries() -> None:
-    """Stop telemetry, progress bars and advice of the libraries; our own Tracker speaks."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+def quiet_trainers() -> None:
+    """Stop progress bars and advice of the training libraries too; our own Tracker speaks."""
+    quiet_libraries()
     # TRL turns this old name on by default, so it must be turned off by this name.
     warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated", category=FutureWarning)
     datasets.disable_progress_bars()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 class TrainingSettings(TypedDict):

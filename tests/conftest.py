@@ -92,7 +92,7 @@ def reward_folder(sft_folder: Path) -> Path:
     import torch
 
     from reward.calibration import Calibration
-    from reward.train import new_scorer
+    from reward.model import new_scorer
     from sft.model import load_tokenizer
 
     tokenizer = load_tokenizer(sft_folder)

@@ -55,7 +55,8 @@ def transformers(files: Files, workload: Workload, device: torch.device, *, comp
     """Return `generate` with a static cache: as it comes, or with compilation forbidden."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(files.policy, dtype=getattr(torch, workload.dtype)).to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(files.policy, dtype=getattr(torch, workload.dtype)).eval()
+    torch.nn.Module.to(model, device)
     prompts_BP = torch.tensor(files.prompts(), device=device)
     settings = GenerationConfig(
         cache_implementation="static",
@@ -74,7 +75,8 @@ def transformers(files: Files, workload: Workload, device: torch.device, *, comp
         torch.manual_seed(repetition)
         mask_BP = torch.ones_like(prompts_BP)
         found = model.generate(prompts_BP, attention_mask=mask_BP, generation_config=settings)
-        return found[:, workload.prompt_tokens :].tolist()
+        answers: list[list[int]] = found[:, workload.prompt_tokens :].tolist()
+        return answers
 
     return decode
 
@@ -84,7 +86,7 @@ def vllm(files: Files, workload: Workload, device: torch.device) -> Decoder:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{torch.get_num_threads() - 1}")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 
     engine = LLM(
         model=str(files.policy),
@@ -120,7 +122,8 @@ def bound_tokens_per_s(files: Files, workload: Workload, device: torch.device) -
     cache_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * number
     mean_context = workload.prompt_tokens + workload.max_answer_tokens / 2
     weights = sum(path.stat().st_size for path in files.policy.glob("*.safetensors"))
-    return workload.prompts * bytes_per_s / (weights + workload.prompts * mean_context * cache_token)
+    bound: float = workload.prompts * bytes_per_s / (weights + workload.prompts * mean_context * cache_token)
+    return bound
 
 
 def decoder(contender: str, files: Files, workload: Workload, device: torch.device) -> Decoder:

@@ -1,4 +1,8 @@
-"""From the measurements of all processes to a table, ratios and a plot. Every figure is a median over the runs."""
+"""From the measurements of all processes to a table, ratios and a plot.
+
+Seconds are medians over the steady updates of a run, then over the runs; tokens, lengths and scores are over all
+steady updates.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

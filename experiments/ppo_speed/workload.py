@@ -15,7 +15,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -79,12 +78,14 @@ def train_to_stop(model: PreTrainedModel, *, hazard: float = 1 / 32, steps: int 
 
 
 @torch.no_grad()
-def forbid_ending(model: LlamaForCausalLM) -> None:
+def forbid_ending(model: PreTrainedModel) -> None:
     """Make EOS and pad impossible: dimension 0 of the residual stream is constant, and these two see nothing else."""
-    model.get_input_embeddings().weight[:, 0] = 1.0
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.weight[0] = 0.0
-        layer.mlp.down_proj.weight[0] = 0.0
+    embeddings = model.get_input_embeddings().weight
+    assert isinstance(embeddings, torch.Tensor)
+    embeddings[:, 0] = 1.0
+    for name, weight in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight[0] = 0.0
     head = model.get_output_embeddings().weight
     head[[PAD, EOS]] = 0.0
     head[[PAD, EOS], 0] = -50.0
@@ -112,7 +113,6 @@ def write(workload: Workload, folder: Path) -> None:
     if workload.eos == "trained":
         train_to_stop(policy)
     if workload.eos == "never":
-        assert isinstance(policy, LlamaForCausalLM)
         forbid_ending(policy)
     tokenizer = words(policy.config.vocab_size)
     for model, target in ((policy, files.policy), (reward, files.reward)):

@@ -7,23 +7,16 @@ prompts, D hidden, V vocabulary.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
-    apply_activation_checkpointing,
-    checkpoint_wrapper,
-)
-from torch.utils.checkpoint import noop_context_fn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from reward.calibration import Calibration
@@ -34,10 +27,10 @@ from sft.core.errors import ConfigError, ConfigProblem
 from sft.core.generation import Prompts, Responses
 from sft.core.likelihood import TokenStatistics, chosen_statistics, spread, token_statistics
 from sft.core.packing import Packed, pack, packed_inputs
+from sft.core.recomputation import Contexts, use_gradient_checkpointing
 from sft.model import load_causal_lm, load_tokenizer
 
 POLICY, CRITIC = "policy", "critic"
-Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 
 
 class Adapters(NamedTuple):
@@ -51,7 +44,6 @@ class Adapters(NamedTuple):
 
         Nothing, since B starts at zero; A is drawn from the seed. The first adapter is active.
         """
-        model.requires_grad_(False)
         transposed = any(isinstance(module, Conv1D) for module in model.modules())
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
@@ -121,7 +113,7 @@ class Adapters(NamedTuple):
         return found
 
     def recompute_contexts(self) -> Contexts:
-        """Return contexts for a layer's forward pass and for its repetition, which uses the adapter of today."""
+        """Return contexts for a layer's forward pass and for its repetition, with the same adapter."""
         return nullcontext(), self._using(self.active())
 
     @contextmanager
@@ -255,32 +247,6 @@ class SharedModels(NamedTuple):
         self.tokenizer.save_pretrained(folder)
         offset = -self.value_head.bias.item() if self.one_pass else 0.0
         Calibration(offset, temperature=1.0).save(folder)
-
-
-def use_gradient_checkpointing(
-    model: PreTrainedModel, context_fn: Callable[[], Contexts] = noop_context_fn
-) -> PreTrainedModel:
-    """Keep no activations within a decoder layer, but compute them again in the backward pass.
-
-    Outputs and gradients stay the same. transformers' own switch acts in training mode only, where dropout is on, and
-    takes the key-value cache away from a model that samples; this one acts in any mode, where gradients are on.
-
-    Args:
-        model: changed in place; names of its parameters change, those of its state dict do not.
-        context_fn: see `torch.utils.checkpoint.checkpoint`.
-
-    Raises:
-        ConfigError: the model has no such layers.
-    """
-    if not any(isinstance(module, GradientCheckpointingLayer) for module in model.modules()):
-        rule = f"does not work with {type(model).__name__}: it has no layers that transformers can recompute"
-        raise ConfigError([ConfigProblem("ppo.gradient_checkpointing", True, rule, "use false")])
-    apply_activation_checkpointing(
-        model,
-        checkpoint_wrapper_fn=partial(checkpoint_wrapper, context_fn=context_fn, preserve_rng_state=False),
-        check_fn=lambda module: isinstance(module, GradientCheckpointingLayer),
-    )
-    return model
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reward.calibration import Calibration
-from reward.model import Scorer, load_scorer, token_scores
-from reward.train import new_scorer
+from reward.model import Scorer, load_scorer, new_scorer, token_scores
 from sft.config import Dtype
+from sft.core.compilation import TOKEN_MULTIPLE, compile_layers
 from sft.core.generation import Prompts, Responses
 from sft.core.likelihood import TokenStatistics, token_statistics
+from sft.core.recomputation import WRAPPER
 from sft.model import load_causal_lm, load_tokenizer
 
 Parameters = dict[str, torch.nn.Parameter]
@@ -97,6 +98,8 @@ class SeparateModels(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
     mixed_precision: bool
     one_pass: bool = False
+    multiple: int = 1
+    """Lines of tokens are filled up to a multiple of this."""
 
     @classmethod
     def load(cls, sft: Path, reward: Path | None, *, device: torch.device, dtype: Dtype) -> "SeparateModels":
@@ -116,6 +119,12 @@ class SeparateModels(NamedTuple):
             mixed_precision=dtype is Dtype.BFLOAT16,
         )
 
+    def compiled(self) -> "SeparateModels":
+        """Compile the layers of all three in place, and return the models with lines of few lengths."""
+        for model in (self.policy, self.reference, self.critic):
+            compile_layers(model)
+        return self._replace(multiple=TOKEN_MULTIPLE)
+
     @property
     def device(self) -> torch.device:
         """Return where the tensors live."""
@@ -131,15 +140,15 @@ class SeparateModels(NamedTuple):
 
     def policy_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
         """See `PPOModels`."""
-        return token_statistics(self.policy, prompts, responses, temperature=temperature)
+        return token_statistics(self.policy, prompts, responses, temperature=temperature, multiple=self.multiple)
 
     def reference_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
         """See `PPOModels`."""
-        return token_statistics(self.reference, prompts, responses, temperature=temperature)
+        return token_statistics(self.reference, prompts, responses, temperature=temperature, multiple=self.multiple)
 
     def values(self, prompts: Prompts, responses: Responses) -> torch.Tensor:
         """See `PPOModels`."""
-        raw_BR = token_scores(self.critic, prompts, responses)[:, :-1]
+        raw_BR = token_scores(self.critic, prompts, responses, multiple=self.multiple)[:, :-1]
         return (raw_BR - self.calibration.offset) / self.calibration.temperature
 
     def policy_and_values(
@@ -150,11 +159,11 @@ class SeparateModels(NamedTuple):
 
     def policy_parameters(self) -> Parameters:
         """Return all weights of the policy."""
-        return dict(self.policy.named_parameters())
+        return _named(self.policy)
 
     def critic_parameters(self) -> Parameters:
         """Return all weights of the critic."""
-        return dict(self.critic.named_parameters())
+        return _named(self.critic)
 
     def save_policy(self, folder: Path) -> None:
         """Write the whole model."""
@@ -166,6 +175,11 @@ class SeparateModels(NamedTuple):
         self.critic.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.calibration.save(folder)
+
+
+def _named(model: PreTrainedModel) -> Parameters:
+    """Return parameters under the names of the state dict, whether or not activations are recomputed."""
+    return {name.replace(WRAPPER, ""): parameter for name, parameter in model.named_parameters()}
 
 
 def _blank_scorer(sft: Path, device: torch.device) -> PreTrainedModel:

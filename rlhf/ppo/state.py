@@ -1,5 +1,7 @@
 """All that decides how PPO goes on, between files and memory.
 
+Files hold whole tensors, also where processes hold parts of them: then all call these functions, and rank 0 writes.
+
 Sampling, prompt order and minibatches are pure functions of seed and iteration, so no random state is among it.
 """
 
@@ -16,6 +18,9 @@ from rlhf.ppo.scores import RunningMoments
 from rlhf.ppo.selection import SelectionState
 from rlhf.ppo.update import Optimisers
 from sft.core.checkpoint import CheckpointStore, LoadedCheckpoint, optimizer_tensors, restore_optimizer
+from sft.core.distributed import spread_like, wait_for_all, whole
+from sft.core.errors import DataError
+from sft.core.world import World
 
 Weights = dict[str, torch.Tensor]
 HistoryRow = dict[str, float | None]
@@ -81,44 +86,71 @@ def fresh_state(config: PPOConfig) -> PPOState:
 def keep_weights(models: PPOModels) -> dict[str, Weights]:
     """Return copies of what is trained, on the CPU."""
     return {
-        name: {key: value.detach().to("cpu", copy=True) for key, value in parameters.items()}
+        name: {key: whole(value.detach()).to("cpu", copy=True) for key, value in parameters.items()}
         for name, parameters in _trained(models).items()
     }
 
 
 def put_weights(models: PPOModels, weights: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-    """Give the models the weights of `keep_weights`."""
+    """Give the models the weights of `keep_weights`, bit by bit.
+
+    Raises:
+        DataError: the weights are not those of these models: other names, shapes or number formats.
+    """
+    for name, parameters in _trained(models).items():
+        _check_alike(name, parameters, weights[name])
     with torch.no_grad():
         for name, parameters in _trained(models).items():
-            assert parameters.keys() == weights[name].keys(), f"the checkpoint's {name} has other parameters"
             for key, value in parameters.items():
-                value.copy_(weights[name][key])
+                value.copy_(spread_like(weights[name][key], value))
 
 
-def save_checkpoint(store: CheckpointStore, models: PPOModels, optimisers: Optimisers, state: PPOState) -> None:
-    """Write everything that the next iterations depend on."""
+def _check_alike(name: str, parameters: Parameters, weights: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that `copy_` would spread or round."""
+    here, there = ({key: (tuple(v.shape), v.dtype) for key, v in x.items()} for x in (parameters, weights))
+    different = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+    if different:
+        raise DataError(
+            f"the {name} of the checkpoint is not that of this run: it differs in {', '.join(different[:5])}"
+            f"{' and more' if len(different) > 5 else ''}; restore the model's settings, or start the run anew in "
+            "another folder"
+        )
+
+
+def save_checkpoint(
+    store: CheckpointStore, models: PPOModels, optimisers: Optimisers, state: PPOState, *, world: World
+) -> None:
+    """Write everything that the next iterations depend on, and return when it is there for all processes."""
     groups: dict[str, Mapping[str, torch.Tensor]] = {}
     stored = state.as_json()
     for name, parameters in _trained(models).items():
         optimiser = optimizer_tensors(_optimiser(optimisers, name), list(parameters))
-        groups[name] = {key: value.detach() for key, value in parameters.items()}
-        groups[f"{name}-optimizer"] = optimiser.tensors
+        groups[name] = {key: whole(value.detach()) for key, value in parameters.items()}
+        groups[f"{name}-optimizer"] = {key: whole(value) for key, value in optimiser.tensors.items()}
         stored[f"{name}-optimizer"] = optimiser.state
     if state.best is not None:
         groups |= {f"best-{name}": weights for name, weights in state.best.items()}
-    store.save(state.done, groups, stored)
+    if world.rank == 0:
+        store.save(state.done, groups, stored)
+    wait_for_all(world)
 
 
 def restore(loaded: LoadedCheckpoint, models: PPOModels, optimisers: Optimisers) -> PPOState:
-    """Put a checkpoint into fresh models and optimisers, and return its state."""
+    """Put a checkpoint into fresh models and optimisers, and return its state.
+
+    Raises:
+        DataError: it is of other models.
+    """
     tensors, stored = loaded.tensors, loaded.state
     put_weights(models, tensors)
     for name, parameters in _trained(models).items():
         of_optimiser = stored[f"{name}-optimizer"]
         assert isinstance(of_optimiser, dict)
-        restore_optimizer(
-            _optimiser(optimisers, name), list(parameters), tensors.get(f"{name}-optimizer", {}), of_optimiser
-        )
+        moments = {
+            key: spread_like(value, parameters[key.split(".", 1)[1]])
+            for key, value in tensors.get(f"{name}-optimizer", {}).items()
+        }
+        restore_optimizer(_optimiser(optimisers, name), list(parameters), moments, of_optimiser)
     best = {name: tensors[f"best-{name}"] for name in _trained(models) if f"best-{name}" in tensors}
     return PPOState.from_json(stored, best or None)
 

@@ -15,7 +15,6 @@ from safetensors.torch import save as safetensors_bytes
 
 from rlhf.config import ModelSharing, PPOConfig, Selection
 from rlhf.ppo import doctor
-from rlhf.ppo.adapters import SharedModels
 from rlhf.ppo.doctor import Severity, Symptom, UpdateSigns
 from rlhf.ppo.looks import Looks
 from rlhf.ppo.metrics import finite, history_row, rollout_metrics, rollout_signs, update_metrics
@@ -24,21 +23,27 @@ from rlhf.ppo.phases import Stopwatch, model_flops, phase_metrics
 from rlhf.ppo.rewards import Rewards, same_tokens
 from rlhf.ppo.rollout import Rollout, RolloutSettings, prompt_indices, roll_out
 from rlhf.ppo.schedules import learning_rate_factor
-from rlhf.ppo.selection import observe_kl, observe_look, should_stop
+from rlhf.ppo.selection import Look, observe_kl, observe_look, should_stop
 from rlhf.ppo.shaping import shape_rewards
+from rlhf.ppo.sharding import divide, division_problems
 from rlhf.ppo.state import HistoryRow, PPOState, fresh_state, keep_weights, put_weights, restore, save_checkpoint
 from rlhf.ppo.targets import Targets, make_targets
 from rlhf.ppo.update import Optimisers, UpdateStatistics, make_optimisers, update
 from sft.config import RuntimeConfig
 from sft.core.checkpoint import CheckpointStore
+from sft.core.compilation import missing_for_compilation
+from sft.core.config import raise_problems
+from sft.core.distributed import first_given, from_rank_0, gather_json, wait_for_all
 from sft.core.durable import write_bytes
 from sft.core.errors import DataError
 from sft.core.generation import read_answers
 from sft.core.interruption import Interruption
+from sft.core.quiet import quiet_libraries
+from sft.core.recomputation import use_gradient_checkpointing
 from sft.core.text import Conversation, TokenLimits, encode_prompt
 from sft.core.tracking import Tracker
+from sft.core.world import ALONE, World, check_world
 from sft.model import load_tokenizer, torch_device
-from sft.trainer import quiet_libraries
 
 Gold = Callable[[Sequence[Conversation], Sequence[str]], list[float]]
 """The true utility of answers, where it is known. It is logged and never selects anything."""
@@ -90,6 +95,7 @@ def train_ppo(
     tracker: Tracker,
     saving: Saving | None = None,
     gold: Gold | None = None,
+    world: World = ALONE,
 ) -> PPOResult:
     """Train a policy against a reward with a KL penalty to where it started.
 
@@ -103,23 +109,41 @@ def train_ppo(
         tracker: where the numbers go.
         saving: where checkpoints lie; a run with the same fingerprint carries on from the newest. None: no checkpoints.
         gold: true utility, logged beside the proxy; selects nothing.
+        world: the processes that make this call together, connected (`Peers.together`), with the same arguments but
+            for tracker and gold. Rank 0 alone writes; all return the same.
 
     Raises:
+        ConfigError: the settings do not fit the number of processes.
         DataError: no prompts, or a fatal symptom (see `doctor`), such as losses that are no numbers.
         Interrupted: a signal came; the last finished iteration was saved.
     """
     if not inputs.prompts:
         raise DataError("there are no training prompts for PPO; give data.prompts_path or more data")
+    check_world(world, runtime)
+    raise_problems(division_problems(config, runtime, world))
     quiet_libraries()
     torch.set_num_threads(runtime.threads)
     torch.manual_seed(seed)
-    run = _Run(config, inputs, limits=limits, runtime=runtime, seed=seed, out_dir=out_dir, tracker=tracker, gold=gold)
+    run = _Run(
+        config,
+        inputs,
+        limits=limits,
+        runtime=runtime,
+        seed=seed,
+        out_dir=out_dir,
+        tracker=tracker,
+        gold=gold,
+        world=world,
+    )
     with ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
         run.begin(saving)
         while run.state.done < config.iterations and run.iterate():
-            run.save_if_due(interruption)
-            interruption.raise_if_requested(f"iteration {run.state.done}")
+            requested = first_given(gather_json(world, interruption.requested))
+            run.save_if_due(interrupted=requested is not None)
+            if requested is not None:
+                interruption.requested = requested
+                interruption.raise_if_requested(f"iteration {run.state.done}")
     return run.finish()
 
 
@@ -137,11 +161,13 @@ class _Run:
         out_dir: Path,
         tracker: Tracker,
         gold: Gold | None,
+        world: World,
     ) -> None:
-        self.config, self.inputs, self.seed, self.out_dir = config, inputs, seed, out_dir
-        self.tracker, self.gold = tracker, gold
+        self.config, self.inputs, self.runtime, self.seed, self.out_dir = config, inputs, runtime, seed, out_dir
+        self.tracker, self.gold, self.world = tracker, gold, world
         self.device = torch_device(runtime)
         self.models = _load_models(config, inputs, runtime=runtime, device=self.device, seed=seed)
+        self.division = divide(self.models, world, runtime.strategy)
         tokenizer = self.models.tokenizer
         self.rewards = Rewards.load(
             config,
@@ -169,6 +195,9 @@ class _Run:
         """Carry on from the newest checkpoint, or start."""
         tokenizer = self.models.tokenizer
         self._tell(doctor.examine_tokens(pad_id=tokenizer.pad_token_id, eos_id=tokenizer.eos_token_id))
+        missing = missing_for_compilation(self.device) if self.config.compile else []
+        if missing:
+            self.tracker.note(f"ppo.compile: runs without compilation, {' and '.join(missing)} missing; install it")
         if saving is not None:
             self.store = CheckpointStore(
                 saving.folder, fingerprint=saving.fingerprint, device=self.device, allow=saving.allow
@@ -179,8 +208,11 @@ class _Run:
             if found is not None:
                 self.state = restore(self.store.read(found), self.models, self.optimisers)
                 self.tracker.note(f"carries on after iteration {self.state.done} of {self.config.iterations}")
+        if len(set(gather_json(self.world, self.state.done))) > 1:
+            raise DataError("processes found different checkpoints; give all of them the same registry.root")
         if self.looks is not None and not self.state.start_scores:
-            self.state.start_scores = self.looks.scores().tolist()
+            with self.division.weights_gathered():
+                self.state.start_scores = from_rank_0(self.world, self.looks.scores().tolist())
         self.tracker.start(self.config.iterations, "iteration")
         if self.state.done:
             self.tracker.log(self.state.done, {})
@@ -230,16 +262,19 @@ class _Run:
 
     def _roll_out(self, iteration: int, watch: Stopwatch) -> Rollout:
         chosen = self._chosen(iteration)
-        return roll_out(
-            self.models,
-            self.rewards,
-            [self.inputs.prompts[i] for i in chosen],
-            [self.prompt_ids[i] for i in chosen],
-            self.settings,
-            iteration=iteration,
-            rows=range(len(chosen)),
-            watch=watch,
-        )
+        rows = self.world.share(len(chosen))
+        with self.division.weights_gathered():
+            rollout = roll_out(
+                self.models,
+                self.rewards,
+                [self.inputs.prompts[chosen[row]] for row in rows],
+                [self.prompt_ids[chosen[row]] for row in rows],
+                self.settings,
+                iteration=iteration,
+                rows=rows,
+                watch=watch,
+            )
+        return self.division.gather(rollout, len(chosen), pad_id=self.models.tokenizer.pad_token_id)
 
     def _gold(self, iteration: int, rollout: Rollout) -> dict[str, float]:
         if self.gold is None:
@@ -297,6 +332,7 @@ class _Run:
             seed=self.seed,
             iteration=iteration,
             examine=examine,
+            division=self.division,
         )
 
     def _dump(self, rollout: Rollout, targets: Targets, rows: torch.Tensor, iteration: int) -> Path:
@@ -307,7 +343,8 @@ class _Run:
         tensors |= {f"responses.{name}": value for name, value in part.responses._asdict().items()}
         tensors |= {name: value for name, value in part._asdict().items() if isinstance(value, torch.Tensor)}
         tensors |= {f"targets.{name}": value[rows] for name, value in targets._asdict().items()}
-        write_bytes(path, safetensors_bytes({name: value.contiguous().cpu() for name, value in tensors.items()}))
+        if self.world.rank == 0:
+            write_bytes(path, safetensors_bytes({name: value.contiguous().cpu() for name, value in tensors.items()}))
         return path
 
     def _look(self, metrics: dict[str, float]) -> bool:
@@ -316,7 +353,8 @@ class _Run:
         due = config.eval_steps is not None and state.done % config.eval_steps == 0
         if self.looks is None or not due:
             return True
-        look = self.looks.look(state.start_scores, state.done)
+        with self.division.weights_gathered():
+            look = Look(*from_rank_0(self.world, self.looks.look(state.start_scores, state.done)))
         metrics |= {"eval/win_rate": look.win_rate, "eval/win_rate_low": look.low, "eval/win_rate_high": look.high}
         state.selection = observe_look(state.selection, look, select=config.select)
         if config.select is Selection.WIN_RATE and state.selection.best_iteration == state.done:
@@ -349,36 +387,54 @@ class _Run:
             flops=flops,
         )
 
-    def save_if_due(self, interruption: Interruption) -> None:
+    def save_if_due(self, *, interrupted: bool) -> None:
         """Write a checkpoint every `save_steps` iterations, after the last one, and when a signal came."""
         done = self.state.done
         due = done % self.config.save_steps == 0 or done == self.config.iterations
-        if self.store is not None and (due or interruption.requested is not None):
-            save_checkpoint(self.store, self.models, self.optimisers, self.state)
+        if self.store is not None and (due or interrupted):
+            save_checkpoint(self.store, self.models, self.optimisers, self.state, world=self.world)
 
     def finish(self) -> PPOResult:
         """Put the selected weights in place and write policy and critic."""
         state, config = self.state, self.config
         if state.best is not None:
-            put_weights(self.models, state.best)
             chosen = state.selection
             self.tracker.note(
                 f"kept the policy after iteration {chosen.best_iteration} ({config.select}: {chosen.best_value:.3g})"
             )
-        self.models.save_policy(self.out_dir / "policy")
-        self.models.save_critic(self.out_dir / "critic")
+        self._write_models()
         metrics = state.metrics | {
             "first_ratio_deviation": state.first_ratio_deviation,
             "iterations": len(state.history),
         }
         return PPOResult(self.out_dir / "policy", self.out_dir / "critic", metrics, state.steps, state.history)
 
+    def _write_models(self) -> None:
+        """Write the selected or last weights; sharded ones through models that are whole."""
+        models = self.models
+        weights = keep_weights(models) if self.state.best is None and self.division.shards else self.state.best
+        if self.world.rank == 0:
+            if self.division.shards:
+                cpu = torch.device("cpu")
+                models = _load_models(self.config, self.inputs, runtime=self.runtime, device=cpu, seed=self.seed)
+            if weights is not None:
+                put_weights(models, weights)
+            models.save_policy(self.out_dir / "policy")
+            models.save_critic(self.out_dir / "critic")
+        wait_for_all(self.world)
+
 
 def _load_models(
     config: PPOConfig, inputs: PPOInputs, *, runtime: RuntimeConfig, device: torch.device, seed: int
 ) -> PPOModels:
     if config.models is ModelSharing.SHARED:
+        from rlhf.ppo.adapters import SharedModels  # peft takes 100 MB
+
         return SharedModels.load(inputs.sft, config=config, device=device, dtype=runtime.dtype, seed=seed)
     shares_tokens = same_tokens(load_tokenizer(inputs.sft), load_tokenizer(inputs.rewards[0]))
     critic = inputs.rewards[0] if shares_tokens else None
-    return SeparateModels.load(inputs.sft, critic, device=device, dtype=runtime.dtype)
+    models = SeparateModels.load(inputs.sft, critic, device=device, dtype=runtime.dtype)
+    if config.gradient_checkpointing:
+        for model in (models.policy, models.critic):
+            use_gradient_checkpointing(model)
+    return models.compiled() if config.compile and not missing_for_compilation(device) else models

@@ -5,15 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from rlhf.config import PPOConfig
 from rlhf.ppo.doctor import UpdateSigns
 from rlhf.ppo.loss import PolicyLoss, ValueLoss, policy_loss, value_loss
 from rlhf.ppo.models import PPOModels
 from rlhf.ppo.rollout import Rollout
+from rlhf.ppo.sharding import Division
 from rlhf.ppo.targets import Targets
+from sft.core.distributed import gather_json, whole
 from sft.core.likelihood import TokenStatistics
-from sft.core.packing import fill_batches
 
 
 class Optimisers(NamedTuple):
@@ -85,6 +87,7 @@ def update(
     seed: int,
     iteration: int,
     examine: Callable[[UpdateSigns, torch.Tensor], None],
+    division: Division,
 ) -> UpdateStatistics:
     """Make all updates of one iteration; micro-batches change memory, not the gradient.
 
@@ -97,12 +100,17 @@ def update(
         seed: of the minibatches.
         iteration: 0, 1, ...; in the first `critic_warmup_iterations` the policy stays as it is.
         examine: sees every minibatch (signs and row numbers) before its step, and raises to stop.
+        division: this process's part of every minibatch; all processes get the same gradient and return the same.
     """
     train_policy = iteration >= config.critic_warmup_iterations
     seen = []
     first_deviation = 0.0
     for number, rows in enumerate(minibatches(config, seed=seed, iteration=iteration)):
-        sums = _accumulate(models, rollout, targets, rows.to(models.device), config, train_policy=train_policy)
+        on_device = rows.to(models.device)
+        sums = _accumulate(models, rollout, targets, on_device, config, division, train_policy=train_policy)
+        for optimiser, active in ((optimisers.policy, train_policy), (optimisers.critic, True)):
+            if active:
+                division.sum_gradients(optimiser.param_groups[0]["params"])
         norms = _gradient_norms(optimisers, config, train_policy=train_policy)
         if number == 0:
             first_deviation = sums.deviation
@@ -122,15 +130,15 @@ def _accumulate(
     targets: Targets,
     rows: torch.Tensor,
     config: PPOConfig,
+    division: Division,
     *,
     train_policy: bool,
 ) -> _Sums:
-    """Add the gradient of one minibatch, in micro-batches of rows of like length."""
-    num_tokens = int(rollout.responses.mask_BR[rows].sum())
+    """Add the gradient of this process's part of a minibatch; return the sums of the whole one."""
     totals, deviation = np.zeros(7), 0.0
-    for some in fill_batches(rollout.lengths()[rows].tolist(), config.micro_batch_tokens):
-        part = rollout.rows(rows[some])
-        aims = Targets(*(x[rows[some]] for x in targets))
+    for some, num_tokens in division.micro_batches(rollout, rows, config.micro_batch_tokens):
+        part = rollout.rows(some)
+        aims = Targets(*(x[some] for x in targets))
         policy, value, entropy = _backward(models, part, aims, config, num_tokens, train_policy=train_policy)
         totals += [
             x.item()
@@ -145,11 +153,19 @@ def _accumulate(
             )
         ]
         deviation = max(deviation, float(policy.max_ratio_deviation))
-    return _Sums(totals, deviation)
+    division.let_go()
+    every = gather_json(division.world, [totals.tolist(), deviation])
+    return _Sums(np.sum([numbers for numbers, _ in every], axis=0), max(largest for _, largest in every))
 
 
 def _backward(
-    models: PPOModels, part: Rollout, aims: Targets, config: PPOConfig, num_tokens: int, *, train_policy: bool
+    models: PPOModels,
+    part: Rollout,
+    aims: Targets,
+    config: PPOConfig,
+    num_tokens: int | torch.Tensor,
+    *,
+    train_policy: bool,
 ) -> tuple[PolicyLoss, ValueLoss, torch.Tensor]:
     """Add the gradient of one micro-batch: policy and critic one after the other, or in one pass where they share."""
     answers = part.prompts, part.responses
@@ -173,7 +189,7 @@ def _backward(
 
 
 def _policy_loss(
-    new: TokenStatistics, part: Rollout, aims: Targets, config: PPOConfig, num_tokens: int
+    new: TokenStatistics, part: Rollout, aims: Targets, config: PPOConfig, num_tokens: int | torch.Tensor
 ) -> tuple[PolicyLoss, torch.Tensor]:
     mask_BR = part.responses.mask_BR
     loss = policy_loss(
@@ -189,7 +205,9 @@ def _policy_loss(
     return loss, torch.where(mask_BR, new.entropy_BR, 0.0).sum() / num_tokens
 
 
-def _value_loss(values_BR: torch.Tensor, part: Rollout, aims: Targets, config: PPOConfig, num_tokens: int) -> ValueLoss:
+def _value_loss(
+    values_BR: torch.Tensor, part: Rollout, aims: Targets, config: PPOConfig, num_tokens: int | torch.Tensor
+) -> ValueLoss:
     return value_loss(
         values_BR,
         part.values_BR,
@@ -205,7 +223,7 @@ def _gradient_norms(optimisers: Optimisers, config: PPOConfig, *, train_policy: 
     norms = []
     for optimiser, active in ((optimisers.policy, train_policy), (optimisers.critic, True)):
         parameters = optimiser.param_groups[0]["params"]
-        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)) if active else 0.0)
+        norms.append(float(whole(clip_grad_norm_(parameters, config.max_grad_norm))) if active else 0.0)
     return norms[0], norms[1]
 
 

@@ -195,9 +195,10 @@ class Registry:
             try:
                 yield folder
             except BaseException:
-                _clear(folder)
-                if not any(folder.iterdir()):
-                    _remove(folder)
+                if folder.is_dir():  # registration may have moved it away
+                    _clear(folder)
+                    if not any(folder.iterdir()):
+                        _remove(folder)
                 raise
             _remove(folder)
 

@@ -1,15 +1,21 @@
 """Stage `ppo`: SFT model, reward model and prompts in, policy and critic out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from rlhf import schema
 from rlhf.registry import CHECKPOINTS, Artifact
 from rlhf.run import Built, Done, Run
 from rlhf.stages.reward import Scorers
 from sft.core.durable import json_digest
-from sft.core.text import Conversation, as_dicts
-from sft.core.tracking import Tracker
+from sft.core.text import Conversation, Message, TokenLimits, as_dicts
+from sft.core.tracking import NullTracker, Tracker
+from sft.core.world import ALONE, World
+
+if TYPE_CHECKING:
+    from rlhf.ppo.train import Gold, PPOResult
+    from sft.core.distributed import Peers
 
 CHANGES_NOTHING = ("save_steps", "reward_models")
 """Settings that leave the policy's bits as they are, or stand among the inputs."""
@@ -35,25 +41,17 @@ def run_ppo(run: Run, sft: Done, scorers: Scorers) -> Done:
         return [float(u) for u in run.sources.gold(list(zip(asked, answers, strict=True)))]
 
     def build(folder: Path, tracker: Tracker) -> Built:
-        from rlhf.ppo.train import PPOInputs, Saving, train_ppo
-
-        result = train_ppo(
-            config,
-            PPOInputs(
-                sft=sft.path,
-                rewards=[member.path for member in members],
-                prompts=prompts,
-                validation=validation,
-                judge=None if judge is None else judge.path,
-            ),
-            limits=run.limits,
-            runtime=run.config.runtime,
-            seed=run.config.seed,
-            out_dir=folder,
-            tracker=tracker,
-            saving=Saving(folder / CHECKPOINTS, fingerprint, run.config.resume.allow),
-            gold=gold if run.sources.is_simulated else None,
+        task = Task(
+            experiment=schema.to_tree(run.config),
+            sft=str(sft.path),
+            rewards=[str(member.path) for member in members],
+            prompts=[as_dicts(prompt) for prompt in prompts],
+            validation=[as_dicts(prompt) for prompt in validation],
+            judge=None if judge is None else str(judge.path),
+            folder=str(folder),
+            fingerprint=fingerprint,
         )
+        result = _lead(run.peers, task, tracker, gold if run.sources.is_simulated else None)
         stage: dict[str, object] = {"metrics": result.metrics, "iterations": result.iterations}
         critic = json_digest({"critic of": fingerprint})
         run.register("critic", critic, parents, Built(result.critic, {"metrics": {}}, 0, run.device()))
@@ -62,6 +60,74 @@ def run_ppo(run: Run, sft: Done, scorers: Scorers) -> Done:
     done = run.produce("ppo", "policy", fingerprint, parents, build)
     run.finish("ppo", done)
     return done
+
+
+class Task(NamedTuple):
+    """What a process needs to take part in the training: JSON values, which rank 0 sends to the others."""
+
+    experiment: dict[str, object]
+    """The whole configuration."""
+    sft: str
+    rewards: list[str]
+    prompts: list[list[dict[str, str]]]
+    validation: list[list[dict[str, str]]]
+    judge: str | None
+    folder: str
+    """Where rank 0 writes, and all read checkpoints."""
+    fingerprint: str
+
+
+def _lead(peers: "Peers | None", task: Task, tracker: Tracker, gold: "Gold | None") -> "PPOResult":
+    """Train alone, or with the other processes of this run."""
+    if peers is None:
+        return _train(task, tracker, gold, ALONE)
+    from sft.core.distributed import from_rank_0
+
+    peers.tell({"train": "ppo"})
+    with peers.together() as world:
+        from_rank_0(world, task._asdict())
+        return _train(task, tracker, gold, world)
+
+
+def follow_ppo(peers: "Peers") -> None:
+    """Take part in the training that rank 0 has ordered; writes nothing.
+
+    Raises:
+        RLHFError: what rank 0 raises too, or what ends the training for all.
+    """
+    from sft.core.distributed import from_rank_0
+
+    with peers.together() as world:
+        _train(Task(**from_rank_0(world, None)), NullTracker(), None, world)
+
+
+def _train(task: Task, tracker: Tracker, gold: "Gold | None", world: World) -> "PPOResult":
+    from rlhf.ppo.train import PPOInputs, Saving, train_ppo
+
+    config = schema.build(task.experiment)
+    folder = Path(task.folder)
+    return train_ppo(
+        config.ppo,
+        PPOInputs(
+            sft=Path(task.sft),
+            rewards=[Path(reward) for reward in task.rewards],
+            prompts=_conversations(task.prompts),
+            validation=_conversations(task.validation),
+            judge=None if task.judge is None else Path(task.judge),
+        ),
+        limits=TokenLimits(config.data.max_prompt_tokens, config.data.max_answer_tokens),
+        runtime=config.runtime,
+        seed=config.seed,
+        out_dir=folder,
+        tracker=tracker,
+        saving=Saving(folder / CHECKPOINTS, task.fingerprint, config.resume.allow),
+        gold=gold,
+        world=world,
+    )
+
+
+def _conversations(prompts: Sequence[Sequence[Mapping[str, str]]]) -> list[Conversation]:
+    return [tuple(Message(**message) for message in prompt) for prompt in prompts]
 
 
 def _digest(prompts: Sequence[Conversation]) -> str:

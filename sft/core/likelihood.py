@@ -25,14 +25,15 @@ class TokenStatistics(NamedTuple):
 
 
 def token_statistics(
-    model: PreTrainedModel, prompts: Prompts, responses: Responses, *, temperature: float = 1.0
+    model: PreTrainedModel, prompts: Prompts, responses: Responses, *, temperature: float = 1.0, multiple: int = 1
 ) -> TokenStatistics:
     """Return the log-probability of each response token and the entropy it was drawn from.
 
     The logits are divided by the temperature that the responses were sampled with, so that the scored distribution is
-    the sampled one. Padding takes no part in the forward pass, and logits exist for response tokens alone.
+    the sampled one. Padding takes no part in the forward pass, and logits exist for response tokens alone. `multiple`
+    fills the line of tokens up, see `pack`.
     """
-    packed = pack(prompts, responses)
+    packed = pack(prompts, responses, multiple=multiple)
     mask_BR = responses.mask_BR
     logits_SV = model(**packed_inputs(model, packed), logits_to_keep=packed.states_BR1[:, :-1][mask_BR]).logits[0]
     logprobs_S, entropy_S = chosen_statistics(logits_SV, responses.ids_BR[mask_BR], temperature)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from reward.model import RewardModel, load_scorer, token_scores
-from reward.train import new_scorer
+from reward.model import new_scorer
 from sft.config import Dtype
 from sft.core.generation import Prompts, Responses, pad_left, pad_right
 from sft.core.text import encode_answer, encode_prompt

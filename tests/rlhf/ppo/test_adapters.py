@@ -230,6 +230,14 @@ def test_adapters_and_head_are_trained_in_float32_and_nothing_else(load: Load, c
     assert not models.policy_parameters().keys() & models.critic_parameters().keys()
 
 
+@BOTH_FORMATS
+def test_passes_compute_in_the_format_of_the_run(load: Load, dtype):
+    models = load(dtype=dtype)
+    with models.computing():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype is {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16}[dtype]
+
+
 # Gradients
 
 
@@ -248,6 +256,7 @@ def test_gradients_reach_their_own_adapter_though_others_were_used_since(load: L
     value_loss = value_objective(values(models, batch), batch[1].mask_BR)
     reference(models, batch)
     (policy_loss + value_loss).backward()
+    assert models.adapters.active() is None
     together = gradients(models)
     for name, expected in (of_policy | of_critic).items():
         torch.testing.assert_close(together[name], expected)

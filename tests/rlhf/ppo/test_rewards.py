@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reward.calibration import Calibration
-from reward.train import new_scorer
+from reward.model import new_scorer
 from rlhf.config import REWARD_FUNCTIONS, Ensemble, PPOConfig
 from rlhf.ppo.rewards import (
     FUNCTIONS,

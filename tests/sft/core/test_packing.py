@@ -1,11 +1,13 @@
 import pytest
 import torch
 
+from sft.core import packing
 from sft.core.generation import Prompts, Responses, pad_left, pad_right
 from sft.core.packing import NAME, fill_batches, pack, packed_attention, packed_inputs, use_packed_attention
 
 CPU = torch.device("cpu")
 LENGTHS = (5, 1, 9, 3)
+LENGTHS_N = torch.tensor([*LENGTHS, *([0] * (sum(LENGTHS) - len(LENGTHS)))])
 
 
 def batch() -> tuple[Prompts, Responses]:
@@ -16,9 +18,18 @@ def test_packing_by_hand():
     packed = pack(*batch())
     assert packed.ids_1N.tolist() == [[1, 4, 5, 2, 3, 6]]
     assert packed.positions_1N.tolist() == [[0, 1, 2, 0, 1, 2]]
-    assert packed.lengths == (3, 3)
+    assert packed.lengths_N.tolist() == [3, 3, 0, 0, 0, 0]
     assert packed.states_BR1[0].tolist() == [0, 1, 2]
     assert packed.states_BR1[1, :2].tolist() == [4, 5]
+
+
+@pytest.mark.parametrize(("multiple", "width"), [(6, 6), (4, 8), (5, 10)])
+def test_a_row_of_its_own_fills_the_line(multiple: int, width: int):
+    plain, filled = pack(*batch()), pack(*batch(), multiple=multiple)
+    assert filled.ids_1N.tolist() == [plain.ids_1N[0].tolist() + [0] * (width - 6)]
+    assert filled.positions_1N.tolist() == [[0, 1, 2, 0, 1, 2, *range(width - 6)]]
+    assert filled.lengths_N.tolist() == [*([3, 3, width - 6] + [0] * width)[:width]]
+    assert torch.equal(filled.states_BR1, plain.states_BR1)
 
 
 def test_batches_by_hand():
@@ -46,14 +57,14 @@ def by_hand(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torc
     return output.transpose(1, 2)
 
 
-@pytest.mark.parametrize("device_type", ["cpu", "accelerator"])
+@pytest.mark.parametrize("way", ["row by row", "padded, as on an accelerator"])
 @pytest.mark.parametrize("key_heads", [4, 2])
-def test_attention_stays_within_its_row(monkeypatch: pytest.MonkeyPatch, device_type: str, key_heads: int):
-    """Both ways to compute it, values and gradients; grouped keys serve several heads of queries."""
-    if device_type == "accelerator":
-        monkeypatch.setattr("sft.core.packing._row_by_row", packed_attention.__globals__["_padded"])
+def test_attention_stays_within_its_row(monkeypatch: pytest.MonkeyPatch, way: str, key_heads: int):
+    """All ways to compute it, values and gradients; grouped keys serve several heads of queries."""
+    if way == "padded, as on an accelerator":
+        monkeypatch.setattr(packing, "_row_by_row", packing._padded)
     given = [heads(n, seed).requires_grad_(True) for seed, n in enumerate((4, key_heads, key_heads))]
-    found, _ = packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS)
+    found, _ = packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS_N)
     expected = by_hand(*given)
     assert torch.allclose(found, expected, atol=1e-10)
     weights = heads(4, 7).transpose(1, 2)
@@ -62,11 +73,25 @@ def test_attention_stays_within_its_row(monkeypatch: pytest.MonkeyPatch, device_
     assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(of_found, of_expected, strict=True))
 
 
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_one_query_against_sdpa(key_heads: int):
+    """As in sampling: some columns of each row are padding."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 4, 1, 8, generator=generator)
+    key, value = (torch.randn(3, key_heads, 9, 8, generator=generator)[:, :, :7] for _ in range(2))
+    mask = torch.arange(7) >= torch.tensor([0, 2, 6])[:, None]
+    found, _ = packed_attention(torch.nn.Module(), query, key, value, mask[:, None, None], scaling=0.3)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask[:, None, None], scale=0.3, enable_gqa=True
+    )
+    assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
+
+
 def test_a_sliding_window_shorter_than_a_row_is_refused():
     given = [heads(4, seed) for seed in range(3)]
     with pytest.raises(ValueError, match="sliding window 8"):
-        packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS, sliding_window=8)
-    packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS, sliding_window=9)
+        packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS_N, sliding_window=8)
+    packed_attention(torch.nn.Module(), *given, None, row_lengths=LENGTHS_N, sliding_window=9)
 
 
 def test_a_model_still_reads_padded_batches_with_a_mask(policy, sft_folder):
