@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from sft.config import Device, Dtype, ModelConfig, RuntimeConfig
-from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.errors import ConfigError, ConfigProblem, DataError
 from sft.core.packing import use_packed_attention
 
 PAD, EOS = "<|pad|>", "<|eos|>"
@@ -86,13 +86,21 @@ def build_tiny(config: ModelConfig, texts: Sequence[str], *, seed: int, out_dir:
 
 
 def load_tokenizer(folder: Path, *, pad_token: str | None = None) -> PreTrainedTokenizerFast:
-    """Load a folder's tokenizer, padding on the left; `pad_token` names an existing token to pad with."""
+    """Load a folder's tokenizer, padding on the left; `pad_token` names an existing token to pad with.
+
+    Raises:
+        DataError: there is no fast tokenizer, or its pad is missing or the EOS.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, padding_side="left")
     if pad_token is not None:
         tokenizer.pad_token = pad_token
-    assert isinstance(tokenizer, PreTrainedTokenizerFast), "a tokenizer.json is needed"
-    assert tokenizer.pad_token_id is not None
-    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise DataError(f"{folder} has no tokenizer.json; save its tokenizer as a fast one")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise DataError(
+            f"the tokenizer of {folder} has pad {tokenizer.pad_token!r} and EOS {tokenizer.eos_token!r}; name another, "
+            "existing token as pad_token in its tokenizer_config.json"
+        )
     return tokenizer
 
 

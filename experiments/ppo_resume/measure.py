@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reward.calibration import Calibration
-from reward.train import new_scorer
+from reward.model import new_scorer
 from rlhf.config import PPOConfig, Selection
 from rlhf.ppo.state import fresh_state
 from rlhf.ppo.train import PPOInputs, Saving, train_ppo

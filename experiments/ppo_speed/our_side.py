@@ -69,7 +69,7 @@ def configuration(workload: Workload, variant: str, *, updates: int) -> PPOConfi
         batch_size=workload.prompts,
         num_mini_batches=workload.minibatches,
         num_ppo_epochs=workload.epochs,
-        micro_batch_tokens=workload.minibatch_size * workload.max_tokens,
+        micro_batch_tokens=1024,
         response_length=workload.max_answer_tokens,
         temperature=1.0,
         learning_rate=workload.learning_rate,

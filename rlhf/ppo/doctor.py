@@ -130,6 +130,15 @@ def examine_update(signs: UpdateSigns) -> list[Symptom]:
     return [symptom for check in _UPDATE_CHECKS if (symptom := check(signs)) is not None]
 
 
+def examine_weights(*, finite: bool) -> list[Symptom]:
+    """Return what is wrong with policy and critic after an iteration's last step, before they are saved."""
+    if finite:
+        return []
+    cause = "a weight of policy or critic is NaN or infinite: the last step was too large"
+    remedy = "lower ppo.learning_rate or ppo.critic_learning_rate and run again; the checkpoint before is intact"
+    return [Symptom("non_finite_weights", Severity.FATAL, cause, remedy)]
+
+
 def examine_placement(
     rewards_BR: torch.Tensor,
     kl_rewards_BR: torch.Tensor,
@@ -208,7 +217,7 @@ def _finite_logprobs(signs: RolloutSigns) -> Symptom | None:
     cause = (
         f"{' and '.join(broken)}: a log-probability of policy or reference is NaN or infinite, as broken weights give"
     )
-    remedy = "lower ppo.learning_rate and resume from the last checkpoint; if it is the first iteration, retrain SFT"
+    remedy = "lower ppo.learning_rate and run again; if it is the first iteration, retrain SFT"
     return Symptom("non_finite_logprobs", Severity.FATAL, cause, remedy)
 
 

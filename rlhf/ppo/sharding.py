@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.functional import pad
@@ -116,10 +117,15 @@ def division_problems(config: PPOConfig, runtime: RuntimeConfig, world: World) -
     if config.batch_size < world.size:
         rule = f"is less than the {world.size} processes: some would have nothing to do"
         found.append(ConfigProblem("ppo.batch_size", config.batch_size, rule, f"use {world.size} or more"))
-    if world.size > 1 and runtime.strategy is Strategy.FSDP and config.models is ModelSharing.SHARED:
-        rule = "is possible with ppo.models=separate only"
-        remedy = "use runtime.strategy=ddp: adapters and their optimizer states are small"
-        found.append(ConfigProblem("runtime.strategy", runtime.strategy.value, rule, remedy))
+    if world.size > 1 and runtime.strategy is Strategy.FSDP:
+        strategy = runtime.strategy.value
+        if config.models is ModelSharing.SHARED:
+            rule = "is possible with ppo.models=separate only"
+            remedy = "use runtime.strategy=ddp: adapters and their optimizer states are small"
+            found.append(ConfigProblem("runtime.strategy", strategy, rule, remedy))
+        if config.compile:
+            rule = "does not go with ppo.compile"
+            found.append(ConfigProblem("runtime.strategy", strategy, rule, "use ppo.compile=false"))
     return found
 
 
@@ -140,9 +146,16 @@ def shard(models: SeparateModels, world: World) -> Division:
     mesh = init_device_mesh(models.device.type, (world.size,))
     critic = cast(Scorer, models.critic)
     roots = (models.policy, critic.base_model, critic.score)
-    layers = [m for root in roots for m in root.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers = [layer for root in roots for layer in _layers(root)]
     shards = tuple(fully_shard(module, mesh=mesh) for module in (*layers, *roots))
     for module in shards:
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
     return Division(world, shards)
+
+
+def _layers(root: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the decoder layers; where activations are recomputed, what wraps them, so that weights stay meanwhile."""
+    modules = list(root.modules())
+    wrappers = [module for module in modules if isinstance(module, CheckpointWrapper)]
+    return [*wrappers] or [module for module in modules if isinstance(module, GradientCheckpointingLayer)]

@@ -28,7 +28,7 @@ from rlhf.ppo.shaping import shape_rewards
 from rlhf.ppo.sharding import divide, division_problems
 from rlhf.ppo.state import HistoryRow, PPOState, fresh_state, keep_weights, put_weights, restore, save_checkpoint
 from rlhf.ppo.targets import Targets, make_targets
-from rlhf.ppo.update import Optimisers, UpdateStatistics, make_optimisers, update
+from rlhf.ppo.update import Optimisers, UpdateStatistics, all_finite, make_optimisers, update
 from sft.config import RuntimeConfig
 from sft.core.checkpoint import CheckpointStore
 from sft.core.compilation import missing_for_compilation
@@ -139,9 +139,11 @@ def train_ppo(
         interruption = stack.enter_context(Interruption())
         run.begin(saving)
         while run.state.done < config.iterations and run.iterate():
-            requested = first_given(gather_json(world, interruption.requested))
-            run.save_if_due(interrupted=requested is not None)
+            saved = run.save_if_due()
+            requested = first_given(gather_json(world, interruption.requested))  # also one that came while saving
             if requested is not None:
+                if not saved:
+                    run.save()
                 interruption.requested = requested
                 interruption.raise_if_requested(f"iteration {run.state.done}")
     return run.finish()
@@ -185,6 +187,7 @@ class _Run:
         self.looks = self._make_looks(limits) if config.eval_steps is not None else None
         self.state: PPOState = fresh_state(config)
         self.store: CheckpointStore | None = None
+        self.dumps = out_dir
 
     def _make_looks(self, limits: TokenLimits) -> Looks:
         assert self.inputs.judge is not None, "looks need a judge"
@@ -199,6 +202,7 @@ class _Run:
         if missing:
             self.tracker.note(f"ppo.compile: runs without compilation, {' and '.join(missing)} missing; install it")
         if saving is not None:
+            self.dumps = saving.folder  # outlives a stage that failed, as its other files do not
             self.store = CheckpointStore(
                 saving.folder, fingerprint=saving.fingerprint, device=self.device, allow=saving.allow
             )
@@ -245,6 +249,7 @@ class _Run:
         self.optimisers.set_learning_rates(config, factor)
         with watch("train"):
             updated = self._update(rollout, targets, iteration)
+        self._tell(doctor.examine_weights(finite=all_finite(self.models)))
         state.kl = state.kl.updated(kl, config.batch_size)
         state.first_ratio_deviation = max(state.first_ratio_deviation, updated.first_ratio_deviation)
         state.steps += config.num_ppo_epochs * config.num_mini_batches
@@ -337,7 +342,7 @@ class _Run:
 
     def _dump(self, rollout: Rollout, targets: Targets, rows: torch.Tensor, iteration: int) -> Path:
         """Write the minibatch that must not become a step, for a look at what is wrong with it."""
-        path = self.out_dir / f"diverged-iteration-{iteration + 1}.safetensors"
+        path = self.dumps / f"diverged-iteration-{iteration + 1}.safetensors"
         part = rollout.rows(rows)
         tensors = {f"prompts.{name}": value for name, value in part.prompts._asdict().items()}
         tensors |= {f"responses.{name}": value for name, value in part.responses._asdict().items()}
@@ -387,11 +392,17 @@ class _Run:
             flops=flops,
         )
 
-    def save_if_due(self, *, interrupted: bool) -> None:
-        """Write a checkpoint every `save_steps` iterations, after the last one, and when a signal came."""
+    def save_if_due(self) -> bool:
+        """Write a checkpoint every `save_steps` iterations and after the last one; return whether it was due."""
         done = self.state.done
         due = done % self.config.save_steps == 0 or done == self.config.iterations
-        if self.store is not None and (due or interrupted):
+        if due:
+            self.save()
+        return due
+
+    def save(self) -> None:
+        """Write a checkpoint, if a place for them was given."""
+        if self.store is not None:
             save_checkpoint(self.store, self.models, self.optimisers, self.state, world=self.world)
 
     def finish(self) -> PPOResult:

@@ -45,6 +45,13 @@ def make_optimisers(models: PPOModels, config: PPOConfig) -> Optimisers:
     )
 
 
+@torch.no_grad()
+def all_finite(models: PPOModels) -> bool:
+    """Tell whether every trained weight is a number."""
+    trained = (models.policy_parameters(), models.critic_parameters())
+    return all(bool(weight.isfinite().all()) for parameters in trained for weight in parameters.values())
+
+
 class UpdateStatistics(NamedTuple):
     """Means over the minibatches of one iteration; the first ratio is that before any update."""
 

@@ -124,7 +124,7 @@ def _lost_peers() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        message = str(error).strip().splitlines()[0]
+        message = str(error).strip().splitlines()[0].split(". ")[0]
         raise PeerError(
             f"another process of this run has died or hangs ({message}); its own message says why; "
             "start the same command again: it carries on after the last checkpoint"

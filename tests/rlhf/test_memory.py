@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from reward.config import RewardConfig
 from rlhf.config import CriticKind, ExperimentConfig, ModelSharing, PPOConfig, Selection
 from rlhf.memory import (
     CHUNK_NUMBERS,
@@ -38,6 +39,7 @@ def configured(ppo: PPOConfig = SMALL, dtype: Dtype = Dtype.FLOAT32, **changes: 
         ppo=dataclasses.replace(ppo, **changes),
         data=DataConfig(max_prompt_tokens=14),
         runtime=RuntimeConfig(device=Device.CPU, dtype=dtype),
+        reward=RewardConfig(judge_fraction=0.3),
     )
 
 
@@ -153,7 +155,7 @@ def test_a_plan_by_hand():
     forward = 3 * 10 + 3 * 20
     kept = 4 * 3 * (6 * 10 + 5 * 8 + 4 * 20) + 3 * 40
     logits = 3 * 6 * 50
-    assert CHUNK_NUMBERS > logits
+    assert logits < CHUNK_NUMBERS
     expected = {
         "Python and libraries": PROCESS_BYTES,
         "policy": 4000,
@@ -219,7 +221,7 @@ def test_a_gpu_holds_neither_libraries_nor_the_best_weights():
 
 def test_the_table_names_every_part_and_the_peak():
     lines = plan_memory(configured(), SHAPES).table().splitlines()
-    assert lines[0] == "planned memory of PPO: 540.1 MiB at its peak, while training"
+    assert lines[0] == "planned memory of PPO: 540.3 MiB at its peak, while training"
     assert lines[1].split() == ["always", "Python", "and", "libraries", "540.0", "MiB"]
     assert len(lines) == 1 + len(plan_memory(configured(), SHAPES).parts)
 
@@ -227,9 +229,8 @@ def test_the_table_names_every_part_and_the_peak():
 # Refusals
 
 
-WIDE = Shapes(
-    *[ModelShape(2_000_000, 128, 384, 4, 128, 128, 30_000)] * 1, (ModelShape(2_000_000, 128, 384, 4, 128, 128, 30_000),)
-)
+WIDE_SHAPE = ModelShape(2_000_000, 128, 384, 4, 128, 128, 30_000)
+WIDE = Shapes(WIDE_SHAPE, (WIDE_SHAPE,))
 NORMAL = ExperimentConfig()
 
 
@@ -383,12 +384,13 @@ from sft.core.tracking import NullTracker
 
 folder = Path(sys.argv[1])
 config = ExperimentConfig(
-    ppo=PPOConfig(total_episodes=48, batch_size=16, num_mini_batches=2, num_ppo_epochs=1, micro_batch_tokens=1024,
+    ppo=PPOConfig(total_episodes=32, batch_size=16, num_mini_batches=2, num_ppo_epochs=1, micro_batch_tokens=1024,
                   response_length=64, critic_warmup_iterations=0),
     data=DataConfig(max_prompt_tokens=64),
     runtime=RuntimeConfig(device=Device.CPU, threads=1),
 )
-inputs = PPOInputs(folder / "sft", [folder / "reward"], [(Message("user", f"tell me all about {i} " * 30),) for i in range(16)])
+prompts = [(Message("user", f"tell me all about {i} " * 30),) for i in range(16)]
+inputs = PPOInputs(folder / "sft", [folder / "reward"], prompts)
 train_ppo(config.ppo, inputs, limits=TokenLimits(64, 64), runtime=config.runtime, seed=0, out_dir=folder / "out",
           tracker=NullTracker())
 plan = plan_memory(config, Shapes.of_folders(inputs.sft, inputs.rewards, None))
@@ -423,7 +425,7 @@ def save_models(size: Size, folder: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak")
 @pytest.mark.parametrize(
-    "size", [pytest.param(size, marks=[pytest.mark.slow] * (size != "6M"), id=size) for size in SIZES]
+    "size", [pytest.param(size, marks=[pytest.mark.slow] * (size != "1M"), id=size) for size in SIZES]
 )
 def test_the_plan_is_within_a_quarter_of_the_peak(tmp_path: Path, size: str):
     save_models(SIZES[size], tmp_path)

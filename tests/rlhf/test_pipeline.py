@@ -78,6 +78,7 @@ def test_lineage_leads_from_the_policy_to_the_labels(finished: tuple[Path, dict]
     assert {
         ("policy:1", "sft:1"),
         ("policy:1", "reward:1"),
+        ("reward:1", "sft:1"),
         ("reward:1", "comparisons:1"),
         ("comparisons:1", "labels:1"),
         ("sft:1", "base:1"),

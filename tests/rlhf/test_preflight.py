@@ -468,3 +468,21 @@ def test_answers_quickly_and_without_torch():
     )
     assert time.perf_counter() - start < 3
     assert run.stdout.split() == []
+
+
+def test_a_run_that_cannot_fit_is_refused_once_and_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rlhf.preflight.available_memory", lambda: 700 << 20)
+    start = time.perf_counter()
+    (found,) = problems("-m", "runtime=cpu", "seed=range(0,20)")
+    assert time.perf_counter() - start < 3
+    assert (found.field, found.value) == ("ppo.micro_batch_tokens", 4096)
+    assert "734,003,200 (700.0 MiB) are available on this machine" in found.rule
+    tokens, rows = (word.partition("=")[2] for word in found.remedy.removeprefix("use ").split())
+    words = ["runtime=cpu", f"ppo.micro_batch_tokens={tokens}", f"ppo.generation_batch_size={rows}"]
+    assert len(check(words)) == 1
+
+
+def test_a_mistake_is_told_before_the_memory_is_planned(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rlhf.preflight.available_memory", lambda: 1)
+    (found,) = problems("runtime=cpu", "ppo.gamma=1.5")
+    assert found.field == "ppo.gamma"

@@ -73,7 +73,12 @@ def test_a_wrong_type_of_every_field_is_reported_under_its_dotted_name():
     for leaf in schema.leaves():
         kind = str(schema._kinds(leaf.section)[leaf.attribute])
         text_field = "str" in kind
-        for wrong in (4.5 if kind.startswith("list") else [1], object(), 3 if text_field else "x", {"a": 1} if "dict" not in kind else 3):
+        for wrong in (
+            4.5 if kind.startswith("list") else [1],
+            object(),
+            3 if text_field else "x",
+            {"a": 1} if "dict" not in kind else 3,
+        ):
             found = problems(tree_with(leaf.name, wrong))
             assert [problem.field for problem in found] == [leaf.name], (leaf.name, wrong, found)
             assert found[0].value is wrong

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from sft.config import Device, Dtype, ModelConfig, RuntimeConfig
-from sft.core.errors import ConfigError
+from sft.core.errors import ConfigError, DataError
 from sft.model import build_tiny, load_causal_lm, load_tokenizer, torch_device, train_tokenizer
 
 CONFIG = ModelConfig(vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
@@ -56,7 +56,7 @@ def test_another_existing_token_pads(base_folder: Path):
     tokenizer = load_tokenizer(base_folder, pad_token="<|system|>")
     assert tokenizer.pad_token_id == tokenizer.convert_tokens_to_ids("<|system|>")
     assert len(tokenizer) == 400
-    with pytest.raises(AssertionError):
+    with pytest.raises(DataError, match="name another, existing token as pad_token"):
         load_tokenizer(base_folder, pad_token="<|eos|>")
 
 

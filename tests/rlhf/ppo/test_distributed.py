@@ -165,6 +165,17 @@ def test_shared_models_train_together_too(train, critic, tmp_path):
     assert difference(tmp_path, train(tmp_path / "alone", **changes)) < 1e-5
 
 
+def test_sharded_models_may_recompute_activations(train, tmp_path):
+    changes = {"gradient_checkpointing": True, "total_episodes": 20, "eval_steps": None}
+
+    def work(peers) -> None:
+        with peers.together() as world:
+            train(tmp_path, world=world, strategy=Strategy.FSDP, **changes)
+
+    run_ranks(2, tmp_path, work)
+    assert difference(tmp_path, train(tmp_path / "alone", **changes)) < 1e-5
+
+
 @BOTH
 def test_a_killed_process_stops_the_other_and_the_same_command_carries_on(train, pair, strategy, tmp_path):
     """Bit by bit as if nothing had happened; a checkpoint of two processes is refused to one."""
@@ -230,7 +241,9 @@ def test_what_cannot_be_divided():
     two, fsdp = World(0, 2), RuntimeConfig(strategy=Strategy.FSDP)
     shared = dataclasses.replace(CONFIG, models=ModelSharing.SHARED)
     assert division_problems(CONFIG, fsdp, two) == division_problems(shared, fsdp, ALONE) == []
-    assert [p.field for p in division_problems(shared, fsdp, two)] == ["runtime.strategy"]
+    compiled = dataclasses.replace(CONFIG, compile=True)
+    for config in (shared, compiled):
+        assert [p.field for p in division_problems(config, fsdp, two)] == ["runtime.strategy"]
     (problem,) = division_problems(CONFIG, RuntimeConfig(), World(0, 11))
     assert str(problem).startswith("ppo.batch_size=10: is less than the 11 processes")
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -454,6 +455,16 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint_and_shows_the_minibatch(r
     assert intact(killed) == before
     assert attempt(killed) == 0
     assert differences(killed, references[1].job) == []
+
+
+def test_the_minibatch_of_a_diverged_run_outlives_the_workspace_of_its_stage(make_job, tmp_path):
+    wild = dataclasses.replace(EVERYTHING, learning_rate=1e30, critic_learning_rate=1e30, max_grad_norm=1e30)
+    with suppress(DataError), Registry(tmp_path).workspace("f" * 64) as folder:
+        job = make_job(wild, folder)
+        assert attempt(job) == DataError.exit_code
+        (told,) = lines(job, "error")
+        raise DataError(told)
+    assert "responses.ids_BR" in load_file(told.rsplit(" ", 1)[1])
 
 
 def test_a_disk_that_takes_no_more_stops_the_run_and_costs_no_bit(references, killed: Job):

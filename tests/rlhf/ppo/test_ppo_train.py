@@ -11,11 +11,12 @@ from reward.calibration import Calibration
 from reward.model import load_scorer
 from rlhf.config import PPOConfig
 from rlhf.ppo.metrics import rollout_metrics
+from rlhf.ppo.models import SeparateModels
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.scores import RunningMoments
 from rlhf.ppo.targets import Targets, make_targets
-from rlhf.ppo.train import PPOInputs, PPOResult, train_ppo
-from rlhf.ppo.update import minibatches
+from rlhf.ppo.train import PPOInputs, PPOResult, Saving, train_ppo
+from rlhf.ppo.update import make_optimisers, minibatches
 from sft.config import Dtype
 from sft.core.errors import DataError
 from sft.core.generation import Prompts, Responses
@@ -203,6 +204,13 @@ def test_the_first_ratio_is_1_and_numbers_are_reported(result, recorder):
     assert [numbers["lr"] for _, numbers in recorder.rows] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3])
 
 
+def test_adam_has_the_epsilon_that_early_steps_need(sft_folder, reward_folder):
+    """1e-5, not PyTorch's 1e-8: Huang et al. 2024, arXiv 2403.17031."""
+    models = SeparateModels.load(sft_folder, reward_folder, device=CPU, dtype=Dtype.FLOAT32)
+    for optimiser in make_optimisers(models, PPOConfig()):
+        assert [group["eps"] for group in optimiser.param_groups] == [1e-5]
+
+
 def test_policy_and_critic_have_moved(result, sft_folder, reward_folder):
     assert largest_difference(result.checkpoint, sft_folder) > 1e-4
     assert largest_difference(result.critic, reward_folder) > 1e-4
@@ -272,3 +280,12 @@ def test_losses_that_are_no_numbers_stop_the_run(train, tmp_path):
     with pytest.raises(DataError, match=r"non_finite.* lower ppo\.learning_rate.* the minibatch is in .*diverged-it"):
         train(tmp_path / "out", critic_learning_rate=1e30, max_grad_norm=1e30)
     assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".safetensors"]
+
+
+def test_weights_that_are_no_numbers_are_not_saved(train, tmp_path):
+    """A last step can break them, and no later loss of the iteration would show it."""
+    saving = Saving(tmp_path / "checkpoints", "0" * 64)
+    changes = {"num_mini_batches": 1, "num_ppo_epochs": 1, "critic_learning_rate": 1e38, "save_steps": 1}
+    with pytest.raises(DataError, match="non_finite_weights"):
+        train(tmp_path / "out", saving=saving, **changes)
+    assert not list((tmp_path / "checkpoints").glob("step-*"))

@@ -177,6 +177,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path):
 
     assert wait(start(1, tmp_path, work)) == [1]
     assert "\nRuntimeError: out of memory" in told(tmp_path)
+    assert "PeerError" not in told(tmp_path)
 
 
 def test_who_meets_hides_torchruns_variables(tmp_path: Path):

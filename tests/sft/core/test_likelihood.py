@@ -98,3 +98,16 @@ def test_gradient_of_logprobs_alone():
     (3 * logprobs).sum().backward()
     p = torch.softmax(torch.tensor([0.0, 0.5, 1.0]), dim=0)
     assert torch.allclose(logits.grad[0], 3 * (torch.tensor([0.0, 1.0, 0.0]) - p) / 2, atol=1e-6)
+
+
+def test_logits_are_held_once():
+    """For the backward pass nothing of their size is kept beside them, and their gradient takes their place."""
+    logits = torch.randn(50, 3000, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    used_up = logits * 1.0
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        logprobs, _ = chosen_statistics(used_up, torch.zeros(50, dtype=torch.long), 1.0)
+    assert sum(x.numel() for x in kept) <= used_up.numel() + 3 * 50
+    place = used_up.data_ptr()
+    (gradient,) = torch.autograd.grad(logprobs.sum(), used_up)
+    assert gradient.data_ptr() == place
