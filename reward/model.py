@@ -78,9 +78,11 @@ def token_scores(model: PreTrainedModel, prompts: Prompts, responses: Responses,
     """
     packed = pack(prompts, responses, multiple=multiple)
     scorer = cast(Scorer, model)
-    hidden_ND = scorer.base_model(**packed_inputs(model, packed)).last_hidden_state[0]
     known_BR1 = torch.cat([prompts.mask_BP[:, -1:], responses.mask_BR], dim=1)
-    scores_S: torch.Tensor = scorer.score(hidden_ND[packed.states_BR1[known_BR1]])
+    states_S = packed.states_BR1[known_BR1]
+    needed_S = states_S if multiple == 1 else None  # compiled code would meet a new shape each time
+    hidden_ND = scorer.base_model(**packed_inputs(model, packed, needed_S)).last_hidden_state[0]
+    scores_S: torch.Tensor = scorer.score(hidden_ND[states_S])
     return spread(scores_S.squeeze(-1).float(), known_BR1)
 
 

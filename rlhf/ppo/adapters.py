@@ -205,8 +205,11 @@ class SharedModels(NamedTuple):
 
     def _hidden(self, packed: Packed, mask_BR: torch.Tensor) -> torch.Tensor:
         """Return the final hidden state before each response token, shape (S, D)."""
-        hidden_ND: torch.Tensor = self.model.base_model(**packed_inputs(self.model, packed)).last_hidden_state[0]
-        return hidden_ND[packed.states_BR1[:, :-1][mask_BR]]
+        states_S = packed.states_BR1[:, :-1][mask_BR]
+        hidden_ND: torch.Tensor = self.model.base_model(
+            **packed_inputs(self.model, packed, states_S)
+        ).last_hidden_state[0]
+        return hidden_ND[states_S]
 
     def _values(self, hidden_SD: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
         values_S: torch.Tensor = self.value_head(hidden_SD.float()).squeeze(-1)

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from sft.core.packing import decoder_layers
+
 TOKEN_MULTIPLE = 256
 """Compiled layers meet lines of tokens in multiples of this: a few shapes, each compiled once, and little filling."""
 
@@ -25,6 +27,5 @@ def compile_layers(model: PreTrainedModel) -> None:
 
     A kernel then depends on the shape alone, so the same batch gives the same bits in every run.
     """
-    layers = next(part for part in model.base_model.modules() if isinstance(part, torch.nn.ModuleList))
-    for layer in layers:
+    for layer in decoder_layers(model):
         layer.compile(dynamic=False)

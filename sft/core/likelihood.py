@@ -35,7 +35,9 @@ def token_statistics(
     """
     packed = pack(prompts, responses, multiple=multiple)
     mask_BR = responses.mask_BR
-    logits_SV = model(**packed_inputs(model, packed), logits_to_keep=packed.states_BR1[:, :-1][mask_BR]).logits[0]
+    states_S = packed.states_BR1[:, :-1][mask_BR]
+    needed_S = states_S if multiple == 1 else None  # compiled code would meet a new shape each time
+    logits_SV = model(**packed_inputs(model, packed, needed_S), logits_to_keep=states_S).logits[0]
     logprobs_S, entropy_S = chosen_statistics(logits_SV, responses.ids_BR[mask_BR], temperature)
     return TokenStatistics(spread(logprobs_S, mask_BR), spread(entropy_S, mask_BR))
 

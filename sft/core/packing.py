@@ -8,7 +8,8 @@ row.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -56,16 +57,18 @@ def pack(prompts: Prompts, responses: Responses, *, multiple: int = 1) -> Packed
 def fill_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Return row numbers in batches of at most `max_tokens` tokens, rows of like length together.
 
-    A row that is longer than that is a batch of its own.
+    Batches are about equally full, since a small one wastes a pass. A row that is longer than that is a batch of its
+    own.
     """
+    fair = -(-sum(lengths) // max(1, -(-sum(lengths) // max_tokens)))
     batches: list[list[int]] = []
-    room = 0
+    filled = 0
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        if lengths[row] > room:
+        if not batches or filled >= fair or filled + lengths[row] > max_tokens:
             batches.append([])
-            room = max_tokens
+            filled = 0
         batches[-1].append(row)
-        room -= lengths[row]
+        filled += lengths[row]
     return batches
 
 
@@ -74,13 +77,55 @@ def use_packed_attention(model: PreTrainedModel) -> PreTrainedModel:
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
+    last = decoder_layers(model)[-1]
+    feed_forward = dict(last.named_children()).get("mlp")
+    if feed_forward is not None:
+        _NeededStates().attach(last, feed_forward)
     return model
 
 
-def packed_inputs(model: PreTrainedModel, packed: Packed) -> dict[str, object]:
+def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """Return the layers of a decoder, in order."""
+    return next(part for part in model.base_model.modules() if isinstance(part, torch.nn.ModuleList))
+
+
+class _NeededStates:
+    """Lets the last layer's feed-forward part, most of its work, see only the states that somebody will read.
+
+    Nothing comes after it that mixes tokens, so the states that are left out change no other. In the others the
+    layer's output is that of its attention alone.
+    """
+
+    def __init__(self) -> None:
+        self.needed: torch.Tensor | None = None
+        self.length = 0
+
+    def attach(self, layer: torch.nn.Module, feed_forward: torch.nn.Module) -> None:
+        """Hook into the layer, which says what is needed, and its feed-forward part."""
+        layer.register_forward_pre_hook(self._remember, with_kwargs=True)
+        feed_forward.register_forward_pre_hook(self._select)
+        feed_forward.register_forward_hook(self._put_back)
+
+    def _remember(self, layer: torch.nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.needed = options.get("needed_states")
+        self.length = inputs[0].shape[1]
+
+    def _select(self, part: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return inputs if self.needed is None else (inputs[0][:, self.needed], *inputs[1:])
+
+    def _put_back(
+        self, part: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor | None:
+        if self.needed is None:
+            return None
+        return output.new_zeros(1, self.length, output.shape[2]).index_copy(1, self.needed, output)
+
+
+def packed_inputs(model: PreTrainedModel, packed: Packed, needed_S: torch.Tensor | None = None) -> dict[str, object]:
     """Return the arguments with which a decoder reads packed rows.
 
     The four-dimensional mask is never looked at: it keeps transformers from building one over all N x N tokens.
+    `needed_S` numbers the states in N that the caller will read, each once; None: all of them.
     """
     assert model.config._attn_implementation == NAME, "call use_packed_attention(model) after loading"
     return {
@@ -89,6 +134,7 @@ def packed_inputs(model: PreTrainedModel, packed: Packed) -> dict[str, object]:
         "attention_mask": packed.ids_1N.new_zeros(1, 1, 1, 1),
         "use_cache": False,
         "row_lengths": packed.lengths_N,
+        "needed_states": needed_S,
     }
 
 
@@ -155,9 +201,22 @@ def _one_query(
 def _row_by_row(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scale: float
 ) -> torch.Tensor:
-    """Return one attention per row: nothing is padded, and a row's bits do not depend on its companions."""
-    rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    return torch.cat([scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale) for q, k, v in rows], dim=2)
+    """Return one attention per row, or for all neighbours of one length: nothing is padded.
+
+    A row's bits do not depend on its companions.
+    """
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+    sizes = [length * rows for length, rows in runs]
+
+    def stacked(x: torch.Tensor) -> list[torch.Tensor]:
+        parts = zip(x[0].split(sizes, 1), runs, strict=True)
+        return [part.unflatten(1, (rows, length)).transpose(0, 1) for part, (length, rows) in parts]
+
+    attended = [
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(0, 1).flatten(1, 2)
+        for q, k, v in zip(stacked(query), stacked(key), stacked(value), strict=True)
+    ]
+    return torch.cat(attended, dim=1)[None]
 
 
 def _padded(

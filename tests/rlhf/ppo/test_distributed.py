@@ -187,12 +187,13 @@ def test_a_killed_process_stops_the_other_and_the_same_command_carries_on(train,
     killed = start(2, tmp_path, lambda peers: work(peers, signal_self(signal.SIGKILL)))
     assert wait(killed, seconds=30) == [1, -signal.SIGKILL]
     assert "another process of this run has died" in told(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    newest = max(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert newest in ("step-00000001", "step-00000002")  # rank 0 may have saved before it noticed
 
     with pytest.raises(ConfigError, match=r"resume\.allow=\[\]: lacks world_size"):
         train(tmp_path, saves=True)
     run_ranks(2, tmp_path, lambda peers: work(peers, lambda: None))
-    assert "carries on after iteration 1 of 3" in told(tmp_path)
+    assert f"carries on after iteration {newest[-1]} of 3" in told(tmp_path)
     resumed, uninterrupted = weights(tmp_path), weights(pair(strategy))
     assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
 

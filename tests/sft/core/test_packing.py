@@ -6,7 +6,7 @@ from sft.core.generation import Prompts, Responses, pad_left, pad_right
 from sft.core.packing import NAME, fill_batches, pack, packed_attention, packed_inputs, use_packed_attention
 
 CPU = torch.device("cpu")
-LENGTHS = (5, 1, 9, 3)
+LENGTHS = (5, 1, 3, 3, 9, 3)
 LENGTHS_N = torch.tensor([*LENGTHS, *([0] * (sum(LENGTHS) - len(LENGTHS)))])
 
 
@@ -35,6 +35,7 @@ def test_a_row_of_its_own_fills_the_line(multiple: int, width: int):
 def test_batches_by_hand():
     assert fill_batches([5, 1, 9, 3], 9) == [[1, 3, 0], [2]]
     assert fill_batches([5, 1, 9, 3], 4) == [[1, 3], [0], [2]]
+    assert fill_batches([2] * 6, 10) == [[0, 1, 2], [3, 4, 5]], "not five and one"
     assert fill_batches([], 4) == []
 
 
