@@ -19,12 +19,12 @@ from sft.config import RuntimeConfig
 from sft.core.generation import Answer, SamplingSettings, pad_left, pad_right, sample_answers
 from sft.core.likelihood import token_statistics
 from sft.core.measures import repetition, wins
+from sft.core.quiet import quiet_libraries
 from sft.core.statistics import Estimate, bootstrap, clustered_mean
 from sft.core.text import Conversation, TokenLimits, encode_answer, encode_prompt, prompt_key
 from sft.core.tracking import Tracker
 from sft.data import Example
 from sft.model import load_causal_lm, load_tokenizer, torch_device
-from sft.core.quiet import quiet_libraries
 
 Floats = npt.NDArray[np.float64]
 Judge = Callable[[Sequence[tuple[Conversation, str]]], Floats]

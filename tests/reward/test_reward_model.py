@@ -4,8 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from reward.model import RewardModel, load_scorer, token_scores
-from reward.model import new_scorer
+from reward.model import RewardModel, load_scorer, new_scorer, token_scores
 from sft.config import Dtype
 from sft.core.generation import Prompts, Responses, pad_left, pad_right
 from sft.core.text import encode_answer, encode_prompt
