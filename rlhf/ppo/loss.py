@@ -114,5 +114,6 @@ def value_loss(
     plain_BR = (values_BR - returns_BR).square()
     clipped_BR = (moved_BR - returns_BR).square()
     with torch.no_grad():
-        clip_fraction = ((clipped_BR > plain_BR) & response_mask_BR).sum() / count
+        far_BR = (values_BR - old_values_BR).abs() > clip_range  # rounding alone can part the two terms
+        clip_fraction = ((clipped_BR > plain_BR) & far_BR & response_mask_BR).sum() / count
     return ValueLoss(0.5 * torch.maximum(plain_BR, clipped_BR).sum() / count, clip_fraction)

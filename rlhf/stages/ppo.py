@@ -51,6 +51,7 @@ def run_ppo(run: Run, sft: Done, scorers: Scorers) -> Done:
             folder=str(folder),
             fingerprint=fingerprint,
         )
+        tracker.note(_memory(run, task))
         result = _lead(run.peers, task, tracker, gold if run.sources.is_simulated else None)
         stage: dict[str, object] = {"metrics": result.metrics, "iterations": result.iterations}
         critic = json_digest({"critic of": fingerprint})
@@ -60,6 +61,19 @@ def run_ppo(run: Run, sft: Done, scorers: Scorers) -> Done:
     done = run.produce("ppo", "policy", fingerprint, parents, build)
     run.finish("ppo", done)
     return done
+
+
+def _memory(run: Run, task: "Task") -> str:
+    """Return the planned memory as a table, or raise ConfigError where it cannot fit."""
+    import torch
+
+    from rlhf.memory import checked_plan
+    from sft.model import torch_device
+
+    device = torch_device(run.config.runtime)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    judge = None if task.judge is None else Path(task.judge)
+    return checked_plan(run.config, Path(task.sft), [Path(reward) for reward in task.rewards], judge, gpu_free=free)
 
 
 class Task(NamedTuple):
