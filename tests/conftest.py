@@ -3,6 +3,7 @@
 Heavy libraries are imported inside the fixtures, so that tests of settings and texts stay fast.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ CPU = RuntimeConfig(device=Device.CPU, threads=1)
 LIMITS = TokenLimits(prompt=32, answer=48)
 CALIBRATION = (0.3, 1.7)
 """Offset and temperature of the shared reward model."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """Listen to SIGINT as in a terminal, in children too: a job in the background begins with it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
