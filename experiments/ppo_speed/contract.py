@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-VARIANTS = ("fp32", "fp32-compiled", "bf16", "bf16-compiled", "shared", "shared-compiled")
+VARIANTS = ("fp32", "fp32-compiled", "bf16", "bf16-compiled", "shared")
 """Ours. `shared` trains adapters and a value head on one frozen base: not the same algorithm as the others."""
 
 DECODERS = ("transformers", "transformers-eager", "vllm", "ours")

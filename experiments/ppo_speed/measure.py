@@ -20,6 +20,8 @@ from contract import DECODERS, VARIANTS, WORKLOADS, Decoding, Measurement
 from summary import BASELINE, check_lengths, decoding_rows, plot, ratios, rows, table
 
 HERE = Path(__file__).resolve().parent
+PLACES = ("ours", "trl", "vllm", "output")
+"""Arguments that name places on one machine, which a result does not keep."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -114,7 +116,7 @@ def write(given: argparse.Namespace, measurements: Sequence[Measurement], decodi
     results = {
         "date": date.today().isoformat(),
         "processor": processor(),
-        "arguments": {name: str(value) for name, value in vars(given).items()},
+        "arguments": {name: str(value) for name, value in vars(given).items() if name not in PLACES},
         "rows": [dataclasses.asdict(r) for r in found],
         "ratios": [dataclasses.asdict(r) for r in ratios(found)],
         "decoding": [dataclasses.asdict(r) for r in decoding_rows(decodings)],
