@@ -4,7 +4,6 @@ Letters: B batch, R response tokens.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -135,8 +134,7 @@ def train_ppo(
         gold=gold,
         world=world,
     )
-    with ExitStack() as stack:
-        interruption = stack.enter_context(Interruption())
+    with Interruption() as interruption:
         run.begin(saving)
         while run.state.done < config.iterations and run.iterate():
             saved = run.save_if_due()
