@@ -70,18 +70,17 @@ def new_scorer(sft: Path, *, seed: int, device: torch.device) -> PreTrainedModel
     return placed(model, device)
 
 
-def token_scores(model: PreTrainedModel, prompts: Prompts, responses: Responses, *, multiple: int = 1) -> torch.Tensor:
+def token_scores(model: PreTrainedModel, prompts: Prompts, responses: Responses) -> torch.Tensor:
     """Return the head's raw output at the R + 1 positions from the last prompt token on, shape (B, R + 1).
 
     Position 0 is the state before the first response token, position t the one after t tokens; zero where a response
-    is shorter. `multiple` fills the line of tokens up, see `pack`.
+    is shorter.
     """
-    packed = pack(prompts, responses, multiple=multiple)
+    packed = pack(prompts, responses)
     scorer = cast(Scorer, model)
     known_BR1 = torch.cat([prompts.mask_BP[:, -1:], responses.mask_BR], dim=1)
     states_S = packed.states_BR1[known_BR1]
-    needed_S = states_S if multiple == 1 else None  # compiled code would meet a new shape each time
-    hidden_ND = scorer.base_model(**packed_inputs(model, packed, needed_S)).last_hidden_state[0]
+    hidden_ND = scorer.base_model(**packed_inputs(model, packed, packed.filled(states_S))).last_hidden_state.squeeze(0)
     scores_S: torch.Tensor = scorer.score(hidden_ND[states_S])
     return spread(scores_S.squeeze(-1).float(), known_BR1)
 

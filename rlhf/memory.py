@@ -27,7 +27,7 @@ PROCESS_BYTES = 540 << 20
 HEAP_FRACTION = 0.5
 """What glibc's heap holds beyond what is in use at the peak, as a share of what a phase takes: freed blocks that it
 keeps, and gaps. Measured on a CPU; see docs/memory.md."""
-CHUNK_NUMBERS = 1 << 20
+CHUNK_NUMBERS = 1 << 18
 """As in `sft/core/likelihood.py`: logits whose log-probabilities are taken together."""
 REWARD_ROWS = 64
 """As in `rlhf/ppo/rewards.py`: answers that a reward model reads at once."""

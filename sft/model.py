@@ -16,6 +16,7 @@ from transformers import (
 
 from sft.config import Device, Dtype, ModelConfig, RuntimeConfig
 from sft.core.errors import ConfigError, ConfigProblem, DataError
+from sft.core.linear import prefers_onednn, use_onednn
 from sft.core.packing import use_packed_attention
 
 PAD, EOS = "<|pad|>", "<|eos|>"
@@ -116,4 +117,6 @@ def placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """Move a model to a device, switch its dropout off and let it take rows without padding."""
     torch.nn.Module.to(model, device)
     model.eval()
+    if device.type == "cpu" and prefers_onednn():
+        use_onednn(model)
     return use_packed_attention(model)

@@ -7,6 +7,7 @@ generation and scoring as told, training is the rest of the wall time of an upda
 """
 
 import argparse
+import importlib
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -64,12 +65,13 @@ class UpdateTimes(NullTracker):
 def configuration(workload: Workload, variant: str, *, updates: int) -> PPOConfig:
     """Return the workload in our words."""
     shared = variant.startswith("shared")
+    half = variant.startswith("bf16")
     return PPOConfig(
         total_episodes=workload.prompts * updates,
         batch_size=workload.prompts,
         num_mini_batches=workload.minibatches,
         num_ppo_epochs=workload.epochs,
-        micro_batch_tokens=1024,
+        micro_batch_tokens=2048 if half else 512,
         response_length=workload.max_answer_tokens,
         temperature=1.0,
         learning_rate=workload.learning_rate,
@@ -104,6 +106,8 @@ def main() -> None:
     files = Files(given.workload)
     workload = files.workload()
     half = given.variant.startswith("bf16") or workload.dtype == "bfloat16"
+    if given.variant.startswith("shared"):
+        importlib.import_module("rlhf.ppo.adapters")  # peft, which this variant alone needs
     imports_mib, steps, start = peak_mib(device), StepCounter(), now(device)
     times = UpdateTimes(device, workload.prompts)
     with tempfile.TemporaryDirectory() as folder:

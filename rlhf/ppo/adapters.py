@@ -2,8 +2,8 @@
 
 LoRA: Hu et al. 2021, arXiv 2106.09685. A layer's weight W acts as W + (alpha / r) B A with small trained A and B.
 
-Letters: B batch, R response tokens, S response tokens of all rows in one line, N tokens of all rows with their
-prompts, D hidden, V vocabulary.
+Letters: B batch, R response tokens, F response tokens of all rows in one line and what fills it up, N tokens of all
+rows with their prompts, D hidden, V vocabulary.
 """
 
 import warnings
@@ -25,7 +25,7 @@ from rlhf.ppo.models import Parameters
 from sft.config import Dtype
 from sft.core.errors import ConfigError, ConfigProblem
 from sft.core.generation import Prompts, Responses
-from sft.core.likelihood import TokenStatistics, chosen_statistics, spread, token_statistics
+from sft.core.likelihood import TokenStatistics, choices, chosen_statistics, spread, token_statistics
 from sft.core.packing import Packed, pack, packed_inputs
 from sft.core.recomputation import Contexts, use_gradient_checkpointing
 from sft.model import load_causal_lm, load_tokenizer
@@ -188,7 +188,9 @@ class SharedModels(NamedTuple):
     def values(self, prompts: Prompts, responses: Responses) -> torch.Tensor:
         """See `PPOModels`. Zero outside the response mask."""
         self.adapters.activate(self.critic_adapter)
-        return self._values(self._hidden(pack(prompts, responses), responses.mask_BR), responses.mask_BR)
+        packed = pack(prompts, responses)
+        states_F, _ = choices(packed, responses)
+        return self._values(self._hidden(packed, states_F), responses.mask_BR)
 
     def policy_and_values(
         self, prompts: Prompts, responses: Responses, *, temperature: float
@@ -196,24 +198,23 @@ class SharedModels(NamedTuple):
         """See `PPOModels`."""
         assert self.one_pass, "policy and critic have adapters of their own: two passes"
         self.adapters.activate(POLICY)
-        mask_BR = responses.mask_BR
-        hidden_SD = self._hidden(pack(prompts, responses), mask_BR)
-        logits_SV = self.model.get_output_embeddings()(hidden_SD)
-        logprobs_S, entropy_S = chosen_statistics(logits_SV, responses.ids_BR[mask_BR], temperature)
-        statistics = TokenStatistics(spread(logprobs_S, mask_BR), spread(entropy_S, mask_BR))
-        return statistics, self._values(hidden_SD, mask_BR)
+        packed, mask_BR = pack(prompts, responses), responses.mask_BR
+        states_F, tokens_F = choices(packed, responses)
+        hidden_FD = self._hidden(packed, states_F)
+        logits_FV = self.model.get_output_embeddings()(hidden_FD)
+        logprobs_F, entropy_F = chosen_statistics(logits_FV, tokens_F, temperature)
+        statistics = TokenStatistics(spread(logprobs_F, mask_BR), spread(entropy_F, mask_BR))
+        return statistics, self._values(hidden_FD, mask_BR)
 
-    def _hidden(self, packed: Packed, mask_BR: torch.Tensor) -> torch.Tensor:
-        """Return the final hidden state before each response token, shape (S, D)."""
-        states_S = packed.states_BR1[:, :-1][mask_BR]
-        hidden_ND: torch.Tensor = self.model.base_model(
-            **packed_inputs(self.model, packed, states_S)
-        ).last_hidden_state[0]
-        return hidden_ND[states_S]
+    def _hidden(self, packed: Packed, states_F: torch.Tensor) -> torch.Tensor:
+        """Return the final hidden states that are asked for, shape (F, D)."""
+        inputs = packed_inputs(self.model, packed, states_F)
+        hidden_ND: torch.Tensor = self.model.base_model(**inputs).last_hidden_state.squeeze(0)
+        return hidden_ND[states_F]
 
-    def _values(self, hidden_SD: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
-        values_S: torch.Tensor = self.value_head(hidden_SD.float()).squeeze(-1)
-        return spread(values_S.float(), mask_BR)
+    def _values(self, hidden_FD: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:
+        values_F: torch.Tensor = self.value_head(hidden_FD.float()).squeeze(-1)
+        return spread(values_F.float(), mask_BR)
 
     def policy_parameters(self) -> Parameters:
         """Return the policy's adapter."""

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from reward.calibration import Calibration
 from reward.model import Scorer, load_scorer, new_scorer, token_scores
 from sft.config import Dtype
-from sft.core.compilation import TOKEN_MULTIPLE, compile_layers
+from sft.core.compilation import compile_layers
 from sft.core.generation import Prompts, Responses
 from sft.core.likelihood import TokenStatistics, token_statistics
 from sft.core.recomputation import WRAPPER
@@ -98,8 +98,6 @@ class SeparateModels(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
     mixed_precision: bool
     one_pass: bool = False
-    multiple: int = 1
-    """Lines of tokens are filled up to a multiple of this."""
 
     @classmethod
     def load(cls, sft: Path, reward: Path | None, *, device: torch.device, dtype: Dtype) -> "SeparateModels":
@@ -120,10 +118,10 @@ class SeparateModels(NamedTuple):
         )
 
     def compiled(self) -> "SeparateModels":
-        """Compile the layers of all three in place, and return the models with lines of few lengths."""
+        """Compile the layers of all three in place, and return the models."""
         for model in (self.policy, self.reference, self.critic):
             compile_layers(model)
-        return self._replace(multiple=TOKEN_MULTIPLE)
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -140,15 +138,15 @@ class SeparateModels(NamedTuple):
 
     def policy_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
         """See `PPOModels`."""
-        return token_statistics(self.policy, prompts, responses, temperature=temperature, multiple=self.multiple)
+        return token_statistics(self.policy, prompts, responses, temperature=temperature)
 
     def reference_statistics(self, prompts: Prompts, responses: Responses, *, temperature: float) -> TokenStatistics:
         """See `PPOModels`."""
-        return token_statistics(self.reference, prompts, responses, temperature=temperature, multiple=self.multiple)
+        return token_statistics(self.reference, prompts, responses, temperature=temperature)
 
     def values(self, prompts: Prompts, responses: Responses) -> torch.Tensor:
         """See `PPOModels`."""
-        raw_BR = token_scores(self.critic, prompts, responses, multiple=self.multiple)[:, :-1]
+        raw_BR = token_scores(self.critic, prompts, responses)[:, :-1]
         return (raw_BR - self.calibration.offset) / self.calibration.temperature
 
     def policy_and_values(

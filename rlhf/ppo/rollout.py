@@ -12,7 +12,7 @@ import torch
 from rlhf.ppo.models import PPOModels
 from rlhf.ppo.phases import Stopwatch
 from rlhf.ppo.rewards import Rewards, Sampled
-from sft.core.generation import Prompts, Responses, draw_uniforms, pad_left, read_answers, sample
+from sft.core.generation import Prompts, Responses, draw_uniforms, pad_left, read_answers, sample, token_counts
 from sft.core.packing import fill_batches
 from sft.core.text import Conversation
 
@@ -34,14 +34,14 @@ class Rollout(NamedTuple):
     def rows(self, indices: torch.Tensor) -> "Rollout":
         """Return the given rows."""
         return Rollout(
-            Prompts(*(x[indices] for x in self.prompts)),
-            Responses(*(x[indices] for x in self.responses)),
+            self.prompts.rows(indices),
+            self.responses.rows(indices),
             *(x[indices] for x in self[2:]),
         )
 
     def lengths(self) -> torch.Tensor:
         """Return the tokens of each prompt with its response, shape (B,)."""
-        return self.prompts.mask_BP.sum(dim=1) + self.responses.mask_BR.sum(dim=1)
+        return token_counts(self.prompts, self.responses)
 
 
 class RolloutSettings(NamedTuple):
@@ -87,7 +87,7 @@ def sample_responses(
             parts.append(
                 sample(
                     policy,
-                    Prompts(*(x[some] for x in prompts)),
+                    prompts.rows(some),
                     uniforms_BR[some],
                     temperature=settings.temperature,
                     eos_id=eos_id,
@@ -145,7 +145,7 @@ def roll_out(
         texts = [answer.text for answer in read_answers(models.tokenizer, responses)]
         with models.computing():
             scores_B = rewards.score(Sampled(conversations, texts, prompts, responses)).scores_B
-    ended_B = ((responses.ids_BR == models.tokenizer.eos_token_id) & responses.mask_BR).any(dim=1)
+    ended_B = responses.ended(models.tokenizer.eos_token_id)
     return Rollout(prompts, responses, logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR, scores_B, ended_B)
 
 
@@ -155,11 +155,10 @@ def evaluate(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return log-probabilities under policy and reference, values and entropies, each of shape (B, R)."""
     found = [torch.zeros(responses.ids_BR.shape, device=models.device) for _ in range(4)]
-    lengths = (prompts.mask_BP.sum(dim=1) + responses.mask_BR.sum(dim=1)).tolist()
+    lengths = token_counts(prompts, responses).tolist()
     temperature = settings.temperature
     for some in fill_batches(lengths, settings.micro_batch_tokens):
-        some_prompts = Prompts(*(x[some] for x in prompts))
-        some_responses = Responses(*(x[some] for x in responses))
+        some_prompts, some_responses = prompts.rows(some), responses.rows(some)
         with models.computing():
             if models.one_pass:
                 own, values_BR = models.policy_and_values(some_prompts, some_responses, temperature=temperature)

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from sft.core.packing import decoder_layers
 
-TOKEN_MULTIPLE = 256
-"""Compiled layers meet lines of tokens in multiples of this: a few shapes, each compiled once, and little filling."""
+MOST_GRAPHS = 64
+"""Lengths of lines times ways to pass (training, without gradients, frozen); beyond it, layers run uncompiled."""
 
 
 def missing_for_compilation(device: torch.device) -> list[str]:
@@ -23,9 +23,11 @@ def missing_for_compilation(device: torch.device) -> list[str]:
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compile each decoder layer in place, for fixed shapes; all layers of one shape share the compiled code.
+    """Compile the decoder layers in place but the last, for fixed shapes; layers of one shape share compiled code.
 
-    A kernel then depends on the shape alone, so the same batch gives the same bits in every run.
+    A kernel then depends on the shape alone, so the same batch gives the same bits in every run. The last layer works
+    on the states that are needed, whose number adds shapes of its own.
     """
-    for layer in decoder_layers(model):
+    torch._dynamo.config.recompile_limit = MOST_GRAPHS
+    for layer in decoder_layers(model)[:-1]:
         layer.compile(dynamic=False)

@@ -21,11 +21,18 @@ KEEP_FRACTION = 0.875
 """Rows that have ended leave the batch once no more than this share is left; each time costs a copy of the cache."""
 
 
+Rows = torch.Tensor | slice | list[int]
+
+
 class Prompts(NamedTuple):
     """Prompt ids padded on the left; the mask is True where a token counts."""
 
     ids_BP: torch.Tensor
     mask_BP: torch.Tensor
+
+    def rows(self, some: Rows) -> "Prompts":
+        """Return the given rows."""
+        return Prompts(*(x[some] for x in self))
 
 
 class Responses(NamedTuple):
@@ -33,6 +40,19 @@ class Responses(NamedTuple):
 
     ids_BR: torch.Tensor
     mask_BR: torch.Tensor
+
+    def rows(self, some: Rows) -> "Responses":
+        """Return the given rows."""
+        return Responses(*(x[some] for x in self))
+
+    def ended(self, eos_id: int) -> torch.Tensor:
+        """Return which responses hold the EOS, shape (B,)."""
+        return ((self.ids_BR == eos_id) & self.mask_BR).any(dim=1)
+
+
+def token_counts(prompts: Prompts, responses: Responses) -> torch.Tensor:
+    """Return the tokens of each prompt with its response, shape (B,)."""
+    return prompts.mask_BP.sum(dim=1) + responses.mask_BR.sum(dim=1)
 
 
 class Answer(NamedTuple):
@@ -72,7 +92,7 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) 
 def with_eos(responses: Responses, eos_id: int, pad_id: int) -> Responses:
     """Return the responses with an EOS after those that were cut off, as a reward model saw every answer end."""
     ids_BR, mask_BR = responses
-    ended_B = ((ids_BR == eos_id) & mask_BR).any(dim=1)
+    ended_B = responses.ended(eos_id)
     length_B1 = mask_BR.sum(dim=1, keepdim=True)
     column = torch.arange(ids_BR.shape[1] + 1, device=ids_BR.device)
     added = (column == length_B1) & ~ended_B[:, None]
@@ -96,6 +116,7 @@ def choose_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, *, temperat
 
 
 @torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]  # shapes change with every token
 def sample(
     model: PreTrainedModel,
     prompts: Prompts,

@@ -10,6 +10,11 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
+def attention_dtype(x: torch.Tensor) -> torch.dtype:
+    """Return float32 for bfloat16 on a CPU, where products of ever new shapes cost oneDNN a kernel each."""
+    return torch.float32 if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x.dtype
+
+
 class RoomyLayer(CacheLayerMixin):
     """One layer's keys and values, written in place; `DynamicLayer` copies everything at every token instead."""
 
@@ -21,8 +26,9 @@ class RoomyLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Take room for keys of shape (B, H, C, D) and values of theirs."""
+        dtype = attention_dtype(key_states)
         self.keys, self.values = (
-            x.new_empty(*x.shape[:2], self.columns, x.shape[3]) for x in (key_states, value_states)
+            x.new_empty(*x.shape[:2], self.columns, x.shape[3], dtype=dtype) for x in (key_states, value_states)
         )
         self.is_initialized = True
 

@@ -17,9 +17,13 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from sft.core.generation import Prompts, Responses
+from sft.core.generation import Prompts, Responses, position_ids
+from sft.core.kv_cache import attention_dtype
 
 NAME = "packed_sdpa"
+LINE_MULTIPLE = 128
+"""Lines are filled up to a multiple of this many tokens: oneDNN needs a kernel for every number of rows (3 ms and up to
+5 MB each), and compiled code is compiled for each."""
 
 
 class Packed(NamedTuple):
@@ -32,16 +36,24 @@ class Packed(NamedTuple):
     """Tokens of each row, which add up to N, then zeros; on the CPU. N of them, so that its shape tells nothing new."""
     states_BR1: torch.Tensor
     """Where in N the state after 0, 1, ... R response tokens stands; anything behind a row's last token."""
+    multiple: int
+
+    def filled(self, states_S: torch.Tensor) -> torch.Tensor:
+        """Return numbers of states, followed by others that fill them up to a multiple as well."""
+        filling = -len(states_S) % self.multiple
+        others = torch.ones(self.ids_1N.shape[1], dtype=torch.bool, device=states_S.device)
+        others[states_S] = False
+        return torch.cat([states_S, others.nonzero().squeeze(1)[:filling]])
 
 
-def pack(prompts: Prompts, responses: Responses, *, multiple: int = 1) -> Packed:
+def pack(prompts: Prompts, responses: Responses, *, multiple: int = LINE_MULTIPLE) -> Packed:
     """Return the rows of a padded batch in one line. Every prompt needs one token or more.
 
-    A row of token 0 fills the line up to a multiple of `multiple`, so that compiled code meets few shapes.
+    A row of token 0 fills the line up to a multiple of `multiple`.
     """
     mask_BT = torch.cat([prompts.mask_BP, responses.mask_BR], dim=1)
     ids_BT = torch.cat([prompts.ids_BP, responses.ids_BR], dim=1)
-    positions_BT = mask_BT.long().cumsum(dim=1) - 1
+    positions_BT = position_ids(mask_BT)
     lengths_B = mask_BT.sum(dim=1)
     starts_B1 = (lengths_B.cumsum(dim=0) - lengths_B)[:, None]
     states_BR1 = (starts_B1 + positions_BT)[:, prompts.ids_BP.shape[1] - 1 :]
@@ -51,7 +63,7 @@ def pack(prompts: Prompts, responses: Responses, *, multiple: int = 1) -> Packed
     positions_N = torch.cat([positions_BT[mask_BT], torch.arange(filling, device=ids_BT.device)])
     lengths_N = torch.zeros(len(ids_N), dtype=torch.long)
     lengths_N[: len(lengths) + 1] = torch.tensor([*lengths, filling])[: len(ids_N)]
-    return Packed(ids_N[None], positions_N[None], lengths_N, states_BR1)
+    return Packed(ids_N[None], positions_N[None], lengths_N, states_BR1, multiple)
 
 
 def fill_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -160,14 +172,20 @@ def packed_attention(
     if row_lengths is not None:
         scale = query.shape[3] ** -0.5 if scaling is None else scaling
         window = 0 if sliding_window is None else sliding_window
-        return attend_within_rows(query, key, value, row_lengths, scale, window).transpose(1, 2), None
+        attended = attend_within_rows(
+            *(x.to(attention_dtype(x)) for x in (query, key, value)), row_lengths, scale, window
+        )
+        return attended.transpose(1, 2).to(query.dtype), None
     if query.shape[2] == 1 and query.device.type == "cpu" and attention_mask is not None:
-        return _one_query(query, key, value, attention_mask, scaling), None
+        return _one_query(*(x.to(attention_dtype(x)) for x in (query, key, value)), attention_mask, scaling).to(
+            query.dtype
+        ), None
     others |= {} if sliding_window is None else {"sliding_window": sliding_window}
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)  # type: ignore[arg-type]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # lengths differ in every batch
+@torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
 def attend_within_rows(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths_N: torch.Tensor, scale: float, window: int
 ) -> torch.Tensor:
@@ -183,6 +201,7 @@ def attend_within_rows(
     return (_row_by_row if query.device.type == "cpu" else _padded)(query, key, value, lengths, scale)
 
 
+@torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
 def _one_query(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
@@ -209,7 +228,7 @@ def _row_by_row(
     sizes = [length * rows for length, rows in runs]
 
     def stacked(x: torch.Tensor) -> list[torch.Tensor]:
-        parts = zip(x[0].split(sizes, 1), runs, strict=True)
+        parts = zip(x.squeeze(0).split(sizes, 1), runs, strict=True)  # x[0] would cost zeros in the backward pass
         return [part.unflatten(1, (rows, length)).transpose(0, 1) for part, (length, rows) in parts]
 
     attended = [

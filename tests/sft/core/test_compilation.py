@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sft.config import Dtype
-from sft.core.compilation import TOKEN_MULTIPLE, compile_layers, missing_for_compilation
+from sft.core.compilation import compile_layers, missing_for_compilation
 from sft.core.generation import pad_left, pad_right
 from sft.core.likelihood import token_statistics
 from sft.core.text import encode_answer, encode_prompt
@@ -33,7 +33,7 @@ def test_compiled_layers_compute_the_same(sft_folder, tokenizer, requests):
         prompts = pad_left([encode_prompt(tokenizer, request) for request in requests[:count]], 0, CPU)
         responses = pad_right([encode_answer(tokenizer, "of course .") for _ in range(count)], 0, CPU)
         expected = token_statistics(plain, prompts, responses)
-        found = token_statistics(compiled, prompts, responses, multiple=TOKEN_MULTIPLE)
+        found = token_statistics(compiled, prompts, responses)
         assert torch.allclose(found.logprobs_BR, expected.logprobs_BR, atol=1e-5)
         for model, statistics in ((plain, expected), (compiled, found)):
             model.zero_grad()

@@ -100,6 +100,15 @@ def test_gradient_of_logprobs_alone():
     assert torch.allclose(logits.grad[0], 3 * (torch.tensor([0.0, 1.0, 0.0]) - p) / 2, atol=1e-6)
 
 
+def test_gradient_of_a_sure_token_in_bfloat16():
+    """1 - p of a likely token keeps its digits, where p in bfloat16 would round to 1."""
+    logits = torch.tensor([[9.0, 1.0, 0.0]], dtype=torch.bfloat16, requires_grad=True)
+    logprobs, _ = chosen_statistics(logits * 1.0, torch.tensor([0]), 1.0)
+    logprobs.sum().backward()
+    p = torch.softmax(torch.tensor([9.0, 1.0, 0.0], dtype=torch.float64), dim=0)
+    assert torch.allclose(logits.grad[0].double(), torch.tensor([1.0, 0.0, 0.0]) - p, rtol=2**-7, atol=0)
+
+
 def test_logits_are_held_once():
     """For the backward pass nothing of their size is kept beside them, and their gradient takes their place."""
     logits = torch.randn(50, 3000, generator=torch.Generator().manual_seed(0)).requires_grad_(True)

@@ -15,7 +15,7 @@ def batch() -> tuple[Prompts, Responses]:
 
 
 def test_packing_by_hand():
-    packed = pack(*batch())
+    packed = pack(*batch(), multiple=1)
     assert packed.ids_1N.tolist() == [[1, 4, 5, 2, 3, 6]]
     assert packed.positions_1N.tolist() == [[0, 1, 2, 0, 1, 2]]
     assert packed.lengths_N.tolist() == [3, 3, 0, 0, 0, 0]
@@ -25,11 +25,20 @@ def test_packing_by_hand():
 
 @pytest.mark.parametrize(("multiple", "width"), [(6, 6), (4, 8), (5, 10)])
 def test_a_row_of_its_own_fills_the_line(multiple: int, width: int):
-    plain, filled = pack(*batch()), pack(*batch(), multiple=multiple)
+    plain, filled = pack(*batch(), multiple=1), pack(*batch(), multiple=multiple)
     assert filled.ids_1N.tolist() == [plain.ids_1N[0].tolist() + [0] * (width - 6)]
     assert filled.positions_1N.tolist() == [[0, 1, 2, 0, 1, 2, *range(width - 6)]]
     assert filled.lengths_N.tolist() == [*([3, 3, width - 6] + [0] * width)[:width]]
     assert torch.equal(filled.states_BR1, plain.states_BR1)
+
+
+def test_needed_states_are_filled_up_with_others():
+    """Positions 0, 1, 2, 4 and 5 carry the states; 3 and then the filling row's are the others."""
+    packed = pack(*batch(), multiple=4)
+    states = torch.tensor([0, 1, 4])
+    assert packed.filled(states).tolist() == [0, 1, 4, 2]
+    assert packed.filled(torch.tensor([5, 1, 4, 0, 2])).tolist() == [5, 1, 4, 0, 2, 3, 6, 7]
+    assert packed.filled(torch.arange(8)).tolist() == list(range(8))
 
 
 def test_batches_by_hand():
@@ -114,3 +123,13 @@ def test_a_model_that_was_not_prepared_is_refused(sft_folder):
     with pytest.raises(AssertionError, match="use_packed_attention"):
         packed_inputs(plain, pack(*batch()))
     packed_inputs(use_packed_attention(plain), pack(*batch()))
+
+
+def test_bfloat16_is_attended_to_in_float32_on_a_cpu():
+    """Values are those of float32 rounded once at the end, also where autocast asks for bfloat16."""
+    halves = [heads(4, seed).to(torch.bfloat16) for seed in range(3)]
+    expected = by_hand(*(x.double() for x in halves))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = packed_attention(torch.nn.Module(), *halves, None, row_lengths=LENGTHS_N)
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.double(), expected, rtol=2**-8, atol=1e-6)
