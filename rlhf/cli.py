@@ -1,4 +1,4 @@
-"""The command `rlhf`: run experiments, look at registered models, examine the machine.
+"""The command `rlhf`: run experiments, look at registered models, keep human labels, examine the machine.
 
 Heavy libraries are imported inside the commands, so that help and errors answer at once. With --json, standard output
 is exactly one JSON document; everything else goes to standard error.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from rlhf.labels.commands import app as labels_app
 from rlhf.registry.commands import app as models_app
 from sft.core.errors import ConfigError, Interrupted, RLHFError, StorageError
 from sft.core.world import ALONE, torchrun_world
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(labels_app, name="labels")
 
 
 @app.command(

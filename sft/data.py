@@ -116,7 +116,7 @@ def _message(number: int, item: object) -> Message:
         raise RowError(f"broken message: turn {number} must have 'role' and 'content', found {found}")
     role, content = item["role"], item["content"]
     if role not in ROLES:
-        raise RowError(f"unknown role: turn {number} has {role!r}, known are {', '.join(ROLES)}")
+        raise RowError(f"unknown role: turn {number} has {str(role)[:40]!r}, known are {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise RowError(f"broken message: the content of turn {number} must be a text, found {json_type(content)}")
     return Message(str(role), content.strip())

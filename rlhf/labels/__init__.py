@@ -1,27 +1,3 @@
-"""Human preferences: reading files of them, joining judgements, and numbers that say whether they can be trusted."""
-
-from rlhf.labels.ingest import Ingested, ingest
-from rlhf.labels.quality import (
-    Aggregated,
-    LabelRates,
-    Preference,
-    aggregate,
-    judgements_per_annotator,
-    krippendorff_alpha,
-    label_rates,
-)
-from rlhf.labels.records import Choice, Judgement
-
-__all__ = [
-    "Aggregated",
-    "Choice",
-    "Ingested",
-    "Judgement",
-    "LabelRates",
-    "Preference",
-    "aggregate",
-    "ingest",
-    "judgements_per_annotator",
-    "krippendorff_alpha",
-    "label_rates",
-]
+"""Human preferences: reading files of them, keeping, joining and exporting them, and numbers that say whether they can
+be trusted. Import the modules: `rlhf --help` loads this package, and no library should come with it.
+"""

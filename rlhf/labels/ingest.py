@@ -1,4 +1,4 @@
-"""Reading a file of preferences: every row becomes a judgement, a duplicate, or a counted entry of the quarantine."""
+"""Reading a file of preferences: every row becomes judgements, a duplicate, or a counted entry of the quarantine."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,20 +6,29 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from rlhf.labels.formats import PARSERS, check_spellings, detect, label_spelling
+from rlhf.labels.formats import (
+    JOINERS,
+    PARSERS,
+    check_spellings,
+    detect,
+    first_rows,
+    label_spelling,
+    rejected,
+    rows_behind,
+)
 from rlhf.labels.records import Judgement
 from sft.config import LabelFormat
 from sft.core.durable import write_jsonl
 from sft.core.errors import DataError
 from sft.core.rows import BadRow, Row, RowError, read_rows
 
-DETECTION_ROWS = 100
-"""Readable rows that the detection of the format looks at."""
-
 
 @dataclass(frozen=True)
 class Ingested:
-    """What a file gave; `rows_in` = judgements + quarantined + duplicates."""
+    """What a file gave; `rows_in` = rows that gave judgements + quarantined + duplicates.
+
+    A row gives one judgement or, in some formats, several; in others adjacent rows give judgements together.
+    """
 
     format: LabelFormat
     """Never `auto`."""
@@ -27,7 +36,7 @@ class Ingested:
     rows_in: int
     quarantined: int
     duplicates: int
-    """Rows equal, byte by byte, to an earlier row, which was used instead."""
+    """Rows equal, byte by byte, to an earlier row, which was used instead; where rows are joined, all of them."""
     reasons: dict[str, int]
     """Why rows were quarantined -> how many; the most frequent first."""
 
@@ -37,12 +46,13 @@ class _Sorted:
     judgements: list[Judgement] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
     digests: set[str] = field(default_factory=set)
+    used: int = 0
     duplicates: int = 0
     spellings: Counter[str] = field(default_factory=Counter)
 
     @property
     def rows_in(self) -> int:
-        return len(self.judgements) + len(self.bad) + self.duplicates
+        return self.used + len(self.bad) + self.duplicates
 
 
 def ingest(path: Path, *, format: LabelFormat, max_quarantine_fraction: float, quarantine_path: Path) -> Ingested:
@@ -60,7 +70,7 @@ def ingest(path: Path, *, format: LabelFormat, max_quarantine_fraction: float, q
         StorageError: the quarantine file cannot be written.
     """
     items = read_rows(path)
-    head = _head(items)
+    head = first_rows(items)
     found = _resolve(path, format, head, quarantine_path)
     rows = _sort(chain(head, items), found)
     _write_quarantine(rows.bad, quarantine_path)
@@ -68,15 +78,6 @@ def ingest(path: Path, *, format: LabelFormat, max_quarantine_fraction: float, q
     _check_labels(path, rows.spellings)
     reasons = Counter(bad.kind for bad in rows.bad)
     return Ingested(found, rows.judgements, rows.rows_in, len(rows.bad), rows.duplicates, dict(reasons.most_common()))
-
-
-def _head(items: Iterator[Row | BadRow]) -> list[Row | BadRow]:
-    head: list[Row | BadRow] = []
-    good = 0
-    while good < DETECTION_ROWS and (item := next(items, None)) is not None:
-        head.append(item)
-        good += isinstance(item, Row)
-    return head
 
 
 def _resolve(path: Path, format: LabelFormat, head: list[Row | BadRow], quarantine_path: Path) -> LabelFormat:
@@ -99,19 +100,20 @@ def _resolve(path: Path, format: LabelFormat, head: list[Row | BadRow], quaranti
 def _sort(items: Iterator[Row | BadRow], format: LabelFormat) -> _Sorted:
     parse = PARSERS[format]
     rows = _Sorted()
-    for item in items:
+    for item in JOINERS[format](items) if format in JOINERS else items:
         if isinstance(item, BadRow):
             rows.bad.append(item)
         elif item.digest in rows.digests:
-            rows.duplicates += 1
+            rows.duplicates += rows_behind(item)
         else:
             rows.digests.add(item.digest)
             try:
-                rows.judgements.append(parse(item))
+                rows.judgements += parse(item)
+                rows.used += rows_behind(item)
                 if format is LabelFormat.PAIRWISE:
                     rows.spellings[label_spelling(item)] += 1
             except RowError as error:
-                rows.bad.append(item.rejected(str(error)))
+                rows.bad += rejected(item, str(error))
     return rows
 
 

@@ -19,6 +19,13 @@ class Choice(StrEnum):
         return {Choice.A: Choice.B, Choice.B: Choice.A, Choice.TIE: Choice.TIE}[self]
 
 
+class TieKind(StrEnum):
+    """Why neither answer is better, where the file says so."""
+
+    BOTH_GOOD = "both_good"
+    BOTH_BAD = "both_bad"
+
+
 @dataclass(frozen=True)
 class Judgement:
     """One judgement, and where in which row it stood."""
@@ -40,7 +47,20 @@ class Judgement:
     strength: float | None = None
     """How much better, 0 or more in the file's own unit; None: not asked."""
     order_known: bool = True
-    """False when the file names only a winner, which is then answer a: nothing is known of left and right."""
+    """False when nothing is known of left and right; where a file names only a winner, that is then answer a."""
+    tie_kind: TieKind | None = None
+    """Of a tie: whether both were good or both bad; None: not said."""
+    time: float | None = None
+    """When it was judged, in seconds since 1970 (UTC); None: unknown."""
+    attribute: str | None = None
+    """What was asked, such as "harmless"; None: which answer is better overall."""
+    split: str | None = None
+    """The part of the dataset that the row belongs to, in the file's own word; None: not said."""
+
+    def __post_init__(self) -> None:
+        """Refuse a kind of tie where there is none."""
+        if self.tie_kind is not None and self.choice is not Choice.TIE:
+            raise ValueError(f"tie_kind={self.tie_kind.value} with choice={self.choice.value}; only a tie has a kind")
 
     def swapped(self) -> "Judgement":
         """Return the same judgement with a and b changed."""

@@ -125,8 +125,10 @@ def update(
         for optimiser, active in ((optimisers.policy, train_policy), (optimisers.critic, True)):
             if active:
                 optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad(set_to_none=False)  # new ones between activations would leave gaps in the heap
         seen.append([*sums.numbers, *norms])
+    for optimiser in (optimisers.policy, optimisers.critic):
+        optimiser.zero_grad(set_to_none=True)
     means = dict(zip(UpdateStatistics._fields, np.array(seen).mean(axis=0).tolist(), strict=False))
     return UpdateStatistics(**means, first_ratio_deviation=first_deviation)
 

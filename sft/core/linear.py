@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from sft.core.packing import LINE_MULTIPLE
 
+SMALL_MULTIPLE = 8
+"""Up to a line's length, as in sampling, oneDNN takes multiples of this many rows."""
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -33,7 +35,7 @@ def use_onednn(model: PreTrainedModel) -> PreTrainedModel:
 
 
 class OneDnnLinear(torch.nn.Linear):
-    """A linear layer that computes in oneDNN what comes in float32 and in a multiple of LINE_MULTIPLE rows."""
+    """A linear layer that computes in oneDNN what comes in float32 and in a number of rows that has a kernel."""
 
     @classmethod
     def of(cls, linear: torch.nn.Linear) -> "OneDnnLinear":
@@ -47,7 +49,7 @@ class OneDnnLinear(torch.nn.Linear):
         rows = input.numel() // self.in_features
         if (
             rows == 0
-            or rows % LINE_MULTIPLE
+            or rows % (LINE_MULTIPLE if rows > LINE_MULTIPLE else SMALL_MULTIPLE)
             or input.dtype != torch.float32
             or self.weight.dtype != torch.float32
             or torch.is_autocast_enabled("cpu")

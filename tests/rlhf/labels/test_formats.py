@@ -20,7 +20,8 @@ def row(**columns: object) -> Row:
 
 
 def parse(format: LabelFormat, **columns: object) -> Judgement:
-    return PARSERS[format](row(**columns))
+    [found] = PARSERS[format](row(**columns))
+    return found
 
 
 def pairwise(**columns: object) -> Judgement:
@@ -147,7 +148,7 @@ def test_pairwise_keeps_sides_annotator_models_and_strength():
     assert found.order_known
 
 
-@pytest.mark.parametrize("empty", ["", " ", "nan", "None", None])
+@pytest.mark.parametrize("empty", ["", " ", "nan", "None", None, float("nan")])
 def test_empty_cells_of_optional_columns_are_unknown(empty):
     found = pairwise(annotator=empty, strength=empty, model_a=empty)
     assert (found.annotator, found.strength, found.model_a) == (None, None, None)

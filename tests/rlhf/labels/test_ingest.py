@@ -34,7 +34,7 @@ def test_good_bad_and_repeated_rows_add_up(tmp_path):
     assert found.reasons == {"unknown label": 1, "half-written or not JSON": 1}
     kept = quarantine(path)
     assert [row["line"] for row in kept] == [4, 5]
-    assert kept[0]["reason"] == "unknown label: '?', known are a, 1, left; b, 2, right; tie, 0"
+    assert kept[0]["reason"] == "unknown label: '?', known are a, 1, left, b, 2, right, tie, 0, both_good, both_bad"
     assert json.loads(str(kept[0]["text"]))["prompt"] == "p3"
     assert len(str(kept[1]["text"])) == 2000
 

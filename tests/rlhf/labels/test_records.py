@@ -1,4 +1,8 @@
-from rlhf.labels.records import Choice, Judgement
+from dataclasses import replace
+
+import pytest
+
+from rlhf.labels.records import Choice, Judgement, TieKind
 from sft.core.text import user
 
 
@@ -28,3 +32,11 @@ def test_pair_key_does_not_depend_on_sides_and_depends_on_every_text():
         judgement("po", "ne").pair_key,
     }
     assert len(others - keys) == 4
+
+
+def test_only_a_tie_has_a_kind():
+    tie = replace(judgement(choice=Choice.TIE), tie_kind=TieKind.BOTH_BAD, time=7.0, attribute="harmless", split="s")
+    turned = tie.swapped()
+    assert (turned.tie_kind, turned.time, turned.attribute, turned.split) == (TieKind.BOTH_BAD, 7.0, "harmless", "s")
+    with pytest.raises(ValueError, match="tie_kind=both_good with choice=a; only a tie has a kind"):
+        replace(judgement(), tie_kind=TieKind.BOTH_GOOD)

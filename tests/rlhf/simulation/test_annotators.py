@@ -9,7 +9,8 @@ import yaml
 from scipy import stats
 
 from rlhf.config import ExperimentConfig
-from rlhf.labels import aggregate, ingest
+from rlhf.labels.ingest import ingest
+from rlhf.labels.quality import aggregate
 from rlhf.simulation import (
     GROUPS,
     Annotator,

@@ -61,12 +61,20 @@ def test_nothing_is_computed_for_what_is_frozen(products):
     assert len(products) == 2
 
 
-@pytest.mark.parametrize("rows", [0, 1, LINE_MULTIPLE - 1, LINE_MULTIPLE + 1])
+@pytest.mark.parametrize("rows", [0, 1, 12, LINE_MULTIPLE - 1, LINE_MULTIPLE + 8])
 def test_other_numbers_of_rows_go_another_way(products, rows: int):
     plain = layer(8, 4, bias=True)
     x = torch.randn(rows, 8)
     assert torch.equal(OneDnnLinear.of(plain)(x), plain(x))
     assert products == []
+
+
+@pytest.mark.parametrize("rows", [8, 64, LINE_MULTIPLE, 3 * LINE_MULTIPLE])
+def test_few_numbers_of_rows_have_a_kernel(products, rows: int):
+    plain = layer(8, 4, bias=False)
+    x = torch.randn(rows, 8)
+    assert torch.allclose(OneDnnLinear.of(plain)(x), plain(x), atol=1e-6)
+    assert products == [(rows, 8, 4)]
 
 
 def test_other_formats_go_another_way(products):
