@@ -22,11 +22,16 @@ from sft.config import Device, Dtype, ModelConfig, ModelKind
 from sft.core.config import raise_problems
 from sft.core.errors import ConfigProblem
 
-PROCESS_BYTES = 540 << 20
-"""Resident set on a CPU of torch, transformers, peft and trl, imported and used; measured with torch 2.13 on Linux."""
-HEAP_FRACTION = 0.5
-"""What glibc's heap holds beyond what is in use at the peak, as a share of what a phase takes: freed blocks that it
-keeps, and gaps. Measured on a CPU; see docs/memory.md."""
+PROCESS_BYTES = 430 << 20
+"""Resident set on a CPU of torch and transformers, imported and used; measured with torch 2.13 on Linux."""
+HEAP_FACTOR = {
+    (ModelSharing.SEPARATE, CriticKind.MODEL): 2.4,
+    (ModelSharing.SHARED, CriticKind.HEAD): 2.9,
+    (ModelSharing.SHARED, CriticKind.MODEL): 4.0,
+}
+"""What glibc's heap takes at the peak over what is in use there: before glibc 2.38, `posix_memalign` cannot use a freed
+block of exactly its size again, so gaps remain, more of them the more passes follow one another. Fitted on a CPU to the
+peaks in docs/memory.md."""
 CHUNK_NUMBERS = 1 << 18
 """As in `sft/core/likelihood.py`: logits whose log-probabilities are taken together."""
 REWARD_ROWS = 64
@@ -231,7 +236,7 @@ def plan_memory(config: ExperimentConfig, shapes: Shapes, *, on_gpu: bool = Fals
     if not on_gpu:
         parts += _saving(config, shapes)
         plan = MemoryPlan(tuple(parts))
-        kept = int(HEAP_FRACTION * plan.of(plan.peak))
+        kept = int((HEAP_FACTOR[config.ppo.models, config.ppo.critic] - 1) * plan.of(plan.peak))
         parts.append(Part("freed blocks and gaps", kept, plan.peak))
     return MemoryPlan(tuple(parts))
 
