@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhf.labels.records import Choice, Judgement
-from sft.core.durable import text_digest
 from sft.core.statistics import Estimate
 from sft.core.text import prompt_key
 
@@ -122,7 +121,7 @@ def tabulate(judgements: Sequence[Judgement]) -> Votes:
 
 def _oriented(judgement: Judgement) -> tuple[_Vote, tuple[str, str]]:
     a, b = judgement.response_a, judgement.response_b
-    left, right, texts = (FIRST, SECOND, (a, b)) if text_digest(a) <= text_digest(b) else (SECOND, FIRST, (b, a))
+    left, right, texts = (FIRST, SECOND, (a, b)) if judgement.a_is_first else (SECOND, FIRST, (b, a))
     value = {Choice.A: left, Choice.B: right, Choice.TIE: TIE}[judgement.choice]
     return _Vote(value, left, left if judgement.order_known else UNKNOWN), texts
 

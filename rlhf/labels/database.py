@@ -10,12 +10,9 @@ last event; an earlier one is history.
 """
 
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import (
     Column,
@@ -36,15 +33,14 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
+from sft.core.database import Remedies, check_schema, database_errors, sqlite_engine
 from sft.core.durable import make_folder, storage_errors
-from sft.core.errors import StorageError, UsageError
+from sft.core.errors import UsageError
 
 SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 60.0
-"""How long a transaction on SQLite waits for another process's write."""
 _CACHE_KIB = 128 * 1024
 
 TABLES = MetaData()
@@ -154,16 +150,12 @@ EXPORT = Table(
 )
 """`event_ids` are ranges, JSON `[[first, last], ...]`: they outlive the events of a person who was erased."""
 
-_BROKEN = "the database is damaged: restore it from a backup, or move it away and import the labels again"
-_REMEDIES = {
-    "locked": f"another process kept it locked for {BUSY_TIMEOUT_S:.0f} s: wait for it or stop it, then run again",
-    "full": "free space, then run the same command again",
-    "readonly": "make the file and its folder writable for you, or name another one with --database",
-    "unable to open": "check that its folder exists and that you may read and write there",
-    "malformed": _BROKEN,
-    "not a database": _BROKEN,
-    "no such": _BROKEN,
-}
+_REMEDIES = Remedies(
+    readonly="make the file and its folder writable for you, or name another one with --database",
+    unreachable="check that its folder exists and that you may read and write there",
+    damaged="the database is damaged: restore it from a backup, or move it away and import the labels again",
+    otherwise="check the disk or the server",
+)
 
 
 class Database:
@@ -208,16 +200,12 @@ class Database:
             )
         with self.read() as connection:
             found = connection.scalar(select(SCHEMA.c.version))
-        if found != SCHEMA_VERSION:
-            raise StorageError(
-                f"{self} has schema version {found}, this program knows {SCHEMA_VERSION}; "
-                "use the program version that made it"
-            )
+        check_schema(self, found, SCHEMA_VERSION)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open one snapshot."""
-        with _storage_errors(self._shown), self._engine.connect() as connection:
+        with database_errors(self._shown, _REMEDIES), self._engine.connect() as connection:
             if self._path is not None:
                 connection.exec_driver_sql("BEGIN")
             else:
@@ -227,7 +215,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a write transaction; commit at the end, roll back on any error."""
-        with _storage_errors(self._shown), self._engine.connect() as connection:
+        with database_errors(self._shown, _REMEDIES), self._engine.connect() as connection:
             if self._path is not None:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
@@ -254,18 +242,8 @@ def _parsed(url: str) -> URL:
 
 
 def _sqlite(path: Path) -> Engine:
-    return create_engine("sqlite://", creator=partial(_connect, path), poolclass=NullPool)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(path))}?mode=rw"  # never makes a file; read-only where the disk is
-    # isolation_level=None: the driver begins no transactions of its own, so BEGIN IMMEDIATE is really the first.
-    connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    connection.execute("PRAGMA synchronous=EXTRA")
-    connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA secure_delete=ON")  # an erased person's texts leave the file, not only the tables
-    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-    return connection
+    # secure_delete: an erased person's texts leave the file, not only the tables
+    return sqlite_engine(path, "secure_delete=ON", f"cache_size=-{_CACHE_KIB}")
 
 
 def _postgresql(url: URL) -> Engine:
@@ -273,15 +251,3 @@ def _postgresql(url: URL) -> Engine:
         return create_engine(url, poolclass=NullPool, paramstyle="format")
     except ModuleNotFoundError as error:
         raise UsageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error
-
-
-@contextmanager
-def _storage_errors(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except (IntegrityError, ProgrammingError):
-        raise
-    except DatabaseError as error:
-        found = str(error.orig).strip()
-        remedy = next((remedy for words, remedy in _REMEDIES.items() if words in found), "check the disk or the server")
-        raise StorageError(f"{shown}: {found}; {remedy}") from error

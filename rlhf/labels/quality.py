@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhf.labels.records import Choice, Judgement
-from sft.core.durable import text_digest
 from sft.core.statistics import Estimate, bootstrap, proportion
 from sft.core.text import Conversation
 
@@ -57,8 +56,7 @@ class LabelRates(NamedTuple):
 
 
 def _in_pair_order(judgement: Judgement) -> Judgement:
-    ordered = text_digest(judgement.response_a) <= text_digest(judgement.response_b)
-    return judgement if ordered else judgement.swapped()
+    return judgement if judgement.a_is_first else judgement.swapped()
 
 
 def _pairs(judgements: Sequence[Judgement]) -> list[list[Judgement]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from sft.core.durable import json_digest
+from sft.core.durable import json_digest, text_digest
 from sft.core.text import Conversation, as_dicts
 
 
@@ -61,6 +61,11 @@ class Judgement:
         """Refuse a kind of tie where there is none."""
         if self.tie_kind is not None and self.choice is not Choice.TIE:
             raise ValueError(f"tie_kind={self.tie_kind.value} with choice={self.choice.value}; only a tie has a kind")
+
+    @property
+    def a_is_first(self) -> bool:
+        """Whether answer a comes first in the order of the pair's own, by hash, whoever saw which as a."""
+        return text_digest(self.response_a) <= text_digest(self.response_b)
 
     def swapped(self) -> "Judgement":
         """Return the same judgement with a and b changed."""

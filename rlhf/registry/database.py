@@ -13,14 +13,11 @@ power loss.
 import fcntl
 import json
 import os
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import (
     Column,
@@ -35,21 +32,17 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
     func,
     select,
 )
-from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
-from sqlalchemy.pool import NullPool
 
 from rlhf.registry.artifact import DATABASE_FILE, Artifact, Parent
 from rlhf.registry.lineage import Edge
+from sft.core.database import Remedies, check_schema, database_errors, sqlite_engine
 from sft.core.durable import sync_folder
-from sft.core.errors import StorageError, UsageError
+from sft.core.errors import UsageError
 
 SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 60.0
-"""How long a transaction waits for another process's write, which may include the removal of an old folder."""
 
 _TABLES = MetaData()
 _SCHEMA = Table("schema", _TABLES, Column("version", Integer, nullable=False))
@@ -83,28 +76,12 @@ _ALIASES = Table(
     ForeignKeyConstraint(["name", "version"], ["artifacts.name", "artifacts.version"]),
 )
 
-_BROKEN = "the file is damaged: restore it from a backup, or move the whole registry away and start a new one"
-_REMEDIES = {
-    "locked": f"another process kept it locked for {BUSY_TIMEOUT_S:.0f} s: wait for it or stop it, then run again",
-    "full": "free space, then run the same command again",
-    "readonly": "make the registry writable for you, or choose another one",
-    "unable to open": "check that the registry exists and that you may read and write its folder",
-    "malformed": _BROKEN,
-    "not a database": _BROKEN,
-    "no such": _BROKEN,
-}
-
-
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (IntegrityError, ProgrammingError):
-        raise
-    except DatabaseError as error:
-        found = str(error.orig)
-        remedy = next((remedy for words, remedy in _REMEDIES.items() if words in found), "check the disk")
-        raise StorageError(f"{path}: {found}; {remedy}") from error
+_REMEDIES = Remedies(
+    readonly="make the registry writable for you, or choose another one",
+    unreachable="check that the registry exists and that you may read and write its folder",
+    damaged="the file is damaged: restore it from a backup, or move the whole registry away and start a new one",
+    otherwise="check the disk",
+)
 
 
 @dataclass(frozen=True)
@@ -257,15 +234,15 @@ class Database:
         """Open nothing yet: every transaction has its own connection."""
         self._root = root
         self._path = root / DATABASE_FILE
-        self._reader = _engine(self._path, reading=True)
-        self._writer = _engine(self._path, reading=False)
+        self._reader = sqlite_engine(self._path, "query_only=ON")
+        self._writer = sqlite_engine(self._path)
 
     def create(self) -> None:
         """Make the file with its tables, whole or not at all, unless it is there."""
         if self._path.exists():
             return
         draft = self._root / ".work" / f"{DATABASE_FILE}.draft"
-        with _folder_lock(self._root), _storage_errors(draft):
+        with _folder_lock(self._root), database_errors(draft, _REMEDIES):
             if self._path.exists():
                 return
             for leftover in draft.parent.glob(f"{draft.name}*"):
@@ -278,11 +255,7 @@ class Database:
         """Raise StorageError if the file cannot be read, or was made by a newer version of this program."""
         with self._transaction(self._reader, "BEGIN") as connection:
             found = connection.scalar(select(_SCHEMA.c.version))
-        if found != SCHEMA_VERSION:
-            raise StorageError(
-                f"{self._path} has schema version {found}, this program knows {SCHEMA_VERSION}; "
-                "use the program version that made it"
-            )
+        check_schema(self._path, found, SCHEMA_VERSION)
 
     @contextmanager
     def read(self) -> Iterator[Catalogue]:
@@ -299,29 +272,14 @@ class Database:
 
     @contextmanager
     def _transaction(self, engine: Engine, begin: str) -> Iterator[Connection]:
-        with _storage_errors(self._path), engine.connect() as connection:
+        with database_errors(self._path, _REMEDIES), engine.connect() as connection:
             connection.exec_driver_sql(begin)
             yield connection
 
 
-def _engine(path: Path, *, reading: bool) -> Engine:
-    return create_engine("sqlite://", creator=partial(_connect, path, reading=reading), poolclass=NullPool)
-
-
-def _connect(path: Path, *, reading: bool) -> sqlite3.Connection:
-    address = f"file:{quote(str(path))}?mode=rw"  # never makes a file; read-only where the disk is
-    # isolation_level=None: the driver begins no transactions of its own, so BEGIN IMMEDIATE is really the first.
-    connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    connection.execute("PRAGMA synchronous=EXTRA")
-    connection.execute("PRAGMA foreign_keys=ON")
-    if reading:
-        connection.execute("PRAGMA query_only=ON")
-    return connection
-
-
 def _make_tables(path: Path) -> None:
     path.touch()
-    with _engine(path, reading=False).connect() as connection:
+    with sqlite_engine(path).connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         _TABLES.create_all(connection)
         connection.execute(_SCHEMA.insert().values(version=SCHEMA_VERSION))

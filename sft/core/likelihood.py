@@ -79,7 +79,8 @@ class _ChosenStatistics(torch.autograd.Function):
             p = torch.exp(log_p)
             entropy = -(p[:, None] @ log_p[:, :, None]).flatten()
             parts.append((log_p.gather(1, tokens[:, None]).squeeze(1), entropy))
-            logits.copy_(p)
+            if ctx.needs_input_grad[0]:
+                logits.copy_(p)
         logprobs_S, entropy_S = map(torch.cat, zip(*parts, strict=True))
         ctx.save_for_backward(logits_SV, tokens_S, logprobs_S, entropy_S)
         ctx.temperature = temperature

@@ -326,7 +326,7 @@ def test_a_damaged_database_is_a_storage_error_with_a_remedy(registry, damage, f
 
 
 def test_a_locked_database_is_a_storage_error_with_a_remedy(registry, monkeypatch):
-    monkeypatch.setattr("rlhf.registry.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("sft.core.database.BUSY_TIMEOUT_S", 0.05)
     made = add(registry, "sft", "f")
     other = sqlite3.connect(registry.root / "registry.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
