@@ -4,7 +4,8 @@ Letters: B batch, P prompt tokens (padded on the left), R response tokens (padde
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -86,7 +87,7 @@ def token_scores(model: PreTrainedModel, prompts: Prompts, responses: Responses)
 
 
 class RewardModel:
-    """A trained scorer with its tokenizer and calibration."""
+    """A trained scorer with its tokenizer and calibration; `using` is the context of its forward passes."""
 
     def __init__(
         self,
@@ -94,8 +95,10 @@ class RewardModel:
         tokenizer: PreTrainedTokenizerFast,
         calibration: Calibration,
         max_prompt_tokens: int,
+        using: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.model = model
+        self.using = using
         self.tokenizer = tokenizer
         self.calibration = calibration
         self.max_prompt_tokens = max_prompt_tokens
@@ -113,7 +116,8 @@ class RewardModel:
     @torch.no_grad()
     def score_tokens(self, prompts: Prompts, responses: Responses) -> torch.Tensor:
         """Return the calibrated score of each response, read at its last counted token, shape (B,)."""
-        raw = token_scores(self.model, prompts, responses)
+        with self.using():
+            raw = token_scores(self.model, prompts, responses)
         last_B1 = responses.mask_BR.sum(dim=1, keepdim=True)
         return self.calibrated(raw.gather(1, last_B1).squeeze(1))
 

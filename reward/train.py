@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from peft import PeftModel, get_peft_model
+from transformers import PreTrainedModel
 from trl import RewardConfig as TRLConfig
 from trl import RewardTrainer
 
+from reward.adapter import save_adapter
 from reward.calibration import Calibration, fit_temperature
 from reward.config import RewardConfig
 from reward.data import Comparison, encode_comparisons
 from reward.model import RewardModel, new_scorer
 from sft.config import RuntimeConfig
 from sft.core.errors import DataError
+from sft.core.lora import lora_config
 from sft.core.text import TokenLimits
 from sft.core.tracking import Tracker
 from sft.data import Example
@@ -82,8 +86,10 @@ def train_reward(
                 f"data.max_answer_tokens={limits.answer}); give more data or raise data.max_answer_tokens"
             )
     device = torch_device(runtime)
-    model = new_scorer(sft, seed=seed, device=device)
+    model: PreTrainedModel | PeftModel = new_scorer(sft, seed=seed, device=device)
     model.config.pad_token_id = tokenizer.pad_token_id
+    if config.lora_r is not None:
+        model = _adapted(model, config.lora_r, config.lora_alpha, seed=seed)
     checkpoints = out_dir / "checkpoints"
     settings = training_settings(config, runtime, seed=seed, out_dir=checkpoints)
     trainer = RewardTrainer(
@@ -97,11 +103,15 @@ def train_reward(
     silence(trainer)
     trainer.train()
     shutil.rmtree(checkpoints, ignore_errors=True)
-    trained = RewardModel(trainer.model.eval(), tokenizer, Calibration(0.0, 1.0), limits.prompt)
+    model = trainer.model.eval()
+    if config.lora_r is not None:
+        save_adapter(out_dir, model, base=sft, r=config.lora_r, alpha=config.lora_alpha)
+        model = model.merge_and_unload()
+    trained = RewardModel(model, tokenizer, Calibration(0.0, 1.0), limits.prompt)
     raw_margins = margins(trained, encoded_validation.kept)
     offset = float(trained.score_texts([(example.prompt, example.answer) for example in references]).mean())
     calibration = Calibration(offset, fit_temperature(raw_margins))
-    trainer.model.save_pretrained(out_dir)
+    model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     calibration.save(out_dir)
     metrics = {
@@ -114,3 +124,10 @@ def train_reward(
         "comparisons_left_out": encoded.left_out + encoded_validation.left_out,
     }
     return RewardResult(out_dir, metrics, trainer.state.global_step, loss_history(trainer.state))
+
+
+def _adapted(model: PreTrainedModel, r: int, alpha: float, *, seed: int) -> PeftModel:
+    """Return a scorer of which LoRA adapters and the head train."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return get_peft_model(model, lora_config(model, r=r, alpha=alpha, task="SEQ_CLS"))

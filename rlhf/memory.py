@@ -143,6 +143,8 @@ class Shapes(NamedTuple):
     rewards: tuple[ModelShape, ...]
     """The stage's own first."""
     judge: ModelShape | None = None
+    reward_rank: int | None = None
+    """Of the first reward model's adapters on the policy's base; None: it was trained whole."""
 
     @classmethod
     def of_folders(cls, sft: Path, rewards: Sequence[Path], judge: Path | None) -> "Shapes | None":
@@ -152,7 +154,9 @@ class Shapes(NamedTuple):
         known = tuple(shape for shape in others if shape is not None)
         if policy is None or len(known) < len(others) or (judge is not None and judges is None):
             return None
-        return cls(policy, known, judges)
+        from reward.adapter import adapter_rank  # the models lie on disk, so torch is loaded
+
+        return cls(policy, known, judges, adapter_rank(rewards[0], base=sft))
 
     @classmethod
     def of_config(cls, config: ExperimentConfig) -> "Shapes | None":
@@ -169,7 +173,8 @@ class Shapes(NamedTuple):
             (ModelShape.of_folder(Path(source).expanduser()) if source and names_folder(source) else None) or policy
             for source in sources
         )
-        return cls(policy, rewards, None if config.ppo.eval_steps is None else policy)
+        rank = config.reward.lora_r if config.reward.from_ is None else None
+        return cls(policy, rewards, None if config.ppo.eval_steps is None else policy, rank)
 
 
 def _policy_shape(config: ExperimentConfig) -> ModelShape | None:
@@ -268,7 +273,9 @@ def _held(config: ExperimentConfig, shapes: Shapes, on_gpu: bool) -> Iterator[Pa
     if ppo.models is ModelSharing.SEPARATE:
         yield Part("reference", frozen * shapes.policy.parameters, Phase.ALWAYS)
     for number, shape in enumerate(shapes.rewards):
-        yield Part(f"reward model {number + 1}", frozen * shape.parameters, Phase.ALWAYS)
+        is_adapter = number == 0 and shapes.reward_rank is not None and ppo.models is ModelSharing.SHARED
+        own = 4 * shape.adapter(shapes.reward_rank or 0) if is_adapter else frozen * shape.parameters
+        yield Part(f"reward model {number + 1}", own, Phase.ALWAYS)
     if shapes.judge is not None:
         yield Part("judge", frozen * shapes.judge.parameters, Phase.ALWAYS)
     if ppo.select is not Selection.LAST and not on_gpu:

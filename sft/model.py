@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from sft.config import Device, Dtype, ModelConfig, RuntimeConfig
+from sft.core.durable import file_digest, json_digest
 from sft.core.errors import ConfigError, ConfigProblem, DataError
 from sft.core.linear import prefers_onednn, use_onednn
 from sft.core.packing import use_packed_attention
@@ -111,6 +112,11 @@ def load_causal_lm(folder: Path, *, device: torch.device, dtype: Dtype) -> PreTr
         folder, dtype=torch_dtype(dtype), use_safetensors=True, trust_remote_code=False
     )
     return placed(model, device)
+
+
+def weights_digest(folder: Path) -> str:
+    """Return one sha256 over a folder's weights, whatever else lies there."""
+    return json_digest({path.name: file_digest(path) for path in folder.glob("*.safetensors")})
 
 
 def placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

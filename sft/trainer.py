@@ -17,10 +17,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from sft.config import Device, Dtype, RuntimeConfig, TrainerConfig
+from sft.config import Dtype, RuntimeConfig, TrainerConfig
 from sft.core.errors import DataError
 from sft.core.quiet import quiet_libraries
 from sft.core.tracking import Tracker
+from sft.model import torch_device
 
 LENGTH = "length"
 """Column with the number of tokens of a row; rows of similar length share a batch, which saves padding."""
@@ -111,7 +112,7 @@ def training_settings(config: TrainerConfig, runtime: RuntimeConfig, *, seed: in
         data_seed=seed,
         bf16=runtime.dtype is Dtype.BFLOAT16,
         gradient_checkpointing=False,
-        use_cpu=runtime.device is Device.CPU,
+        use_cpu=torch_device(runtime).type == "cpu",
         max_length=None,
         dataloader_pin_memory=False,
         restore_callback_states_from_checkpoint=True,

@@ -1,6 +1,6 @@
-"""Policy, reference and critic on one frozen base: policy and critic are LoRA adapters, the reference is the base.
+"""All models of PPO on one frozen base: policy and critic are LoRA adapters, the reference is the base.
 
-LoRA: Hu et al. 2021, arXiv 2106.09685. A layer's weight W acts as W + (alpha / r) B A with small trained A and B.
+A reward model that was trained as adapters on the same base is one more. LoRA: see `sft/core/lora.py`.
 
 Letters: B batch, R response tokens, F response tokens of all rows in one line and what fills it up, N tokens of all
 rows with their prompts, D hidden, V vocabulary.
@@ -14,56 +14,69 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.pytorch_utils import Conv1D
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from reward.adapter import Adapter, load_adapter
 from reward.calibration import Calibration
+from reward.model import RewardModel
 from rlhf.config import CriticKind, PPOConfig
 from rlhf.ppo.models import Parameters
 from sft.config import Dtype
-from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.errors import ConfigError, ConfigProblem, DataError
 from sft.core.generation import Prompts, Responses
 from sft.core.likelihood import TokenStatistics, choices, chosen_statistics, spread, token_statistics
+from sft.core.lora import lora_config
 from sft.core.packing import Packed, pack, packed_inputs
 from sft.core.recomputation import Contexts, use_gradient_checkpointing
 from sft.model import load_causal_lm, load_tokenizer
 
-POLICY, CRITIC = "policy", "critic"
+POLICY, CRITIC, REWARD = "policy", "critic", "reward"
 
 
 class Adapters(NamedTuple):
     """The adapted layers of a model by their names in it; each holds all adapters."""
 
     layers: dict[str, LoraLayer]
+    trained: tuple[str, ...]
+    """Names of the adapters that train; others are frozen."""
 
     @classmethod
-    def add(cls, model: PreTrainedModel, names: list[str], config: PPOConfig, *, seed: int) -> "Adapters":
+    def add(
+        cls, model: PreTrainedModel, names: list[str], config: PPOConfig, *, frozen: Adapter | None = None, seed: int
+    ) -> "Adapters":
         """Freeze a model and give every linear layer but the output embeddings float32 adapters that change nothing.
 
-        Nothing, since B starts at zero; A is drawn from the seed. The first adapter is active.
+        Nothing, since B starts at zero; A is drawn from the seed. The first adapter is active. `frozen` becomes one
+        more, REWARD, with the weights that it has.
         """
-        transposed = any(isinstance(module, Conv1D) for module in model.modules())
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             torch.default_generator.manual_seed(seed)
             for name in names:
-                lora = LoraConfig(
-                    r=config.lora_r,
-                    lora_alpha=config.lora_alpha,
-                    lora_dropout=0.0,
-                    target_modules="all-linear",
-                    fan_in_fan_out=transposed,
-                )
-                model.add_adapter(lora, name)
-        adapters = cls({name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)})
-        for layer in adapters.layers.values():
+                model.add_adapter(lora_config(model, r=config.lora_r, alpha=config.lora_alpha), name)
+            if frozen is not None:
+                model.add_adapter(lora_config(model, r=frozen.r, alpha=frozen.alpha), REWARD)
+        layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+        adapters = cls(layers, tuple(names))
+        for layer in layers.values():
             layer.lora_A.float()
             layer.lora_B.float()
+        if frozen is not None:
+            adapters._put(REWARD, frozen.matrices)
         model.eval()
         adapters.activate(names[0])
         return adapters
+
+    @torch.no_grad()
+    def _put(self, name: str, matrices: dict[str, torch.Tensor]) -> None:
+        own = self.parameters(name)
+        wanted = {key.removesuffix(f".{name}.weight") for key in own}
+        if wanted != matrices.keys():
+            strange = min(wanted ^ matrices.keys())
+            raise DataError(f"the reward model's adapters do not fit the SFT model ({strange}); train it again")
+        for key, weight in own.items():
+            weight.copy_(matrices[key.removesuffix(f".{name}.weight")])
 
     def active(self) -> str | None:
         """Return the adapter in use, None where the base stands alone."""
@@ -73,7 +86,7 @@ class Adapters(NamedTuple):
     def activate(self, name: str | None) -> None:
         """Use one adapter, or None.
 
-        All adapters stay trainable: peft freezes those that are not in use, and a backward pass that comes after the
+        All that train stay trainable: peft freezes those that are not in use, and a backward pass that comes after the
         switch would then lose their gradients without a word.
         """
         if name == self.active():
@@ -82,8 +95,9 @@ class Adapters(NamedTuple):
             layer.enable_adapters(name is not None)
             if name is not None:
                 layer.set_adapter(name)
-            layer.lora_A.requires_grad_(True)
-            layer.lora_B.requires_grad_(True)
+            for matrices in (layer.lora_A, layer.lora_B):
+                for other, matrix in matrices.items():
+                    matrix.requires_grad_(other in self.trained)
 
     def parameters(self, name: str) -> Parameters:
         """Return the weights of one adapter."""
@@ -114,10 +128,11 @@ class Adapters(NamedTuple):
 
     def recompute_contexts(self) -> Contexts:
         """Return contexts for a layer's forward pass and for its repetition, with the same adapter."""
-        return nullcontext(), self._using(self.active())
+        return nullcontext(), self.using(self.active())
 
     @contextmanager
-    def _using(self, name: str | None) -> Iterator[None]:
+    def using(self, name: str | None) -> Iterator[None]:
+        """Use one adapter, or None, and afterwards that from before."""
         before = self.active()
         self.activate(name)
         try:
@@ -136,25 +151,34 @@ class SharedModels(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
     mixed_precision: bool
     one_pass: bool
+    reward_head: torch.nn.Linear | None
+    """Of the reward model that is an adapter, in float32; None where it is a model of its own."""
 
     @classmethod
-    def load(cls, sft: Path, *, config: PPOConfig, device: torch.device, dtype: Dtype, seed: int) -> "SharedModels":
+    def load(
+        cls, sft: Path, reward: Path, *, config: PPOConfig, device: torch.device, dtype: Dtype, seed: int
+    ) -> "SharedModels":
         """Load the SFT model once, and add adapters and a value head; all values start at 0.
+
+        The reward model becomes one more adapter where it was trained as one on this very SFT model.
 
         Raises:
             ConfigError: the model cannot carry what the configuration asks for.
+            DataError: the reward model's adapters are damaged.
         """
         one_pass = config.critic is CriticKind.HEAD
         model = load_causal_lm(sft, device=device, dtype=dtype)
         if one_pass:
             _refuse_changed_logits(model)
-        adapters = Adapters.add(model, [POLICY] if one_pass else [POLICY, CRITIC], config, seed=seed)
+        trained = load_adapter(reward, base=sft)
+        adapters = Adapters.add(model, [POLICY] if one_pass else [POLICY, CRITIC], config, frozen=trained, seed=seed)
         head = torch.nn.utils.skip_init(torch.nn.Linear, model.config.hidden_size, 1, bias=one_pass, device=device)
         for weight in head.parameters():
             torch.nn.init.zeros_(weight)
         if config.gradient_checkpointing:
             use_gradient_checkpointing(model, adapters.recompute_contexts)
-        return cls(model, adapters, head, load_tokenizer(sft), dtype is Dtype.BFLOAT16, one_pass)
+        reward_head = None if trained is None else _frozen_head(trained.head, device)
+        return cls(model, adapters, head, load_tokenizer(sft), dtype is Dtype.BFLOAT16, one_pass, reward_head)
 
     @property
     def device(self) -> torch.device:
@@ -216,6 +240,22 @@ class SharedModels(NamedTuple):
         values_F: torch.Tensor = self.value_head(hidden_FD.float()).squeeze(-1)
         return spread(values_F.float(), mask_BR)
 
+    def reward_model(self, folder: Path, max_prompt_tokens: int) -> RewardModel | None:
+        """Return the reward model on the shared base, calibrated as in its folder; None where it is none of these."""
+        if self.reward_head is None:
+            return None
+        with torch.device("meta"):
+            shell = AutoModelForSequenceClassification.from_config(_scorer_config(self.model, self.tokenizer))
+        setattr(shell, shell.base_model_prefix, self.model.base_model)
+        shell.score = self.reward_head
+        calibration, tokenizer = Calibration.load(folder), load_tokenizer(folder)
+        return RewardModel(shell.eval(), tokenizer, calibration, max_prompt_tokens, using=self._as_reward)
+
+    @contextmanager
+    def _as_reward(self) -> Iterator[None]:
+        with self.adapters.using(REWARD), self.computing():
+            yield
+
     def policy_parameters(self) -> Parameters:
         """Return the policy's adapter."""
         return self.adapters.parameters(POLICY)
@@ -238,11 +278,8 @@ class SharedModels(NamedTuple):
 
         A scorer's head has no bias: the value head's becomes the calibration's offset.
         """
-        config = deepcopy(self.model.config)
-        config.num_labels = 1
-        config.pad_token_id = self.tokenizer.pad_token_id
         with torch.device("meta"):
-            shell = AutoModelForSequenceClassification.from_config(config)
+            shell = AutoModelForSequenceClassification.from_config(_scorer_config(self.model, self.tokenizer))
         trunk = f"{self.model.base_model_prefix}."
         merged = self.adapters.merged(self.model, self.critic_adapter)
         weights = {key: weight for key, weight in merged.items() if key.startswith(trunk)}
@@ -251,6 +288,20 @@ class SharedModels(NamedTuple):
         self.tokenizer.save_pretrained(folder)
         offset = -self.value_head.bias.item() if self.one_pass else 0.0
         Calibration(offset, temperature=1.0).save(folder)
+
+
+def _scorer_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    config = deepcopy(model.config)
+    config.num_labels = 1
+    config.pad_token_id = tokenizer.pad_token_id
+    return config
+
+
+def _frozen_head(weight: torch.Tensor, device: torch.device) -> torch.nn.Linear:
+    head: torch.nn.Linear = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], 1, bias=False, device=device)
+    head.weight.data.copy_(weight)
+    head.requires_grad_(False)
+    return head
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reward.calibration import Calibration
-from reward.model import Scorer, load_scorer, new_scorer, token_scores
+from reward.model import RewardModel, Scorer, load_scorer, new_scorer, token_scores
 from sft.config import Dtype
 from sft.core.compilation import compile_layers
 from sft.core.generation import Prompts, Responses
@@ -69,6 +69,10 @@ class PPOModels(Protocol):
         self, prompts: Prompts, responses: Responses, *, temperature: float
     ) -> tuple[TokenStatistics, torch.Tensor]:
         """Return both from one pass; only where `one_pass`."""
+        ...
+
+    def reward_model(self, folder: Path, max_prompt_tokens: int) -> RewardModel | None:
+        """Return the reward model of a folder where it stands on weights that are here already, else None."""
         ...
 
     def policy_parameters(self) -> Parameters:
@@ -154,6 +158,9 @@ class SeparateModels(NamedTuple):
     ) -> tuple[TokenStatistics, torch.Tensor]:
         """Raise AssertionError: two models take two passes."""
         raise AssertionError("separate models have no common pass")
+
+    def reward_model(self, folder: Path, max_prompt_tokens: int) -> None:
+        """Return None: it has weights of its own."""
 
     def policy_parameters(self) -> Parameters:
         """Return all weights of the policy."""

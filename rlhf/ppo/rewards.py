@@ -134,6 +134,7 @@ class Rewards:
         config: PPOConfig,
         folders: Sequence[Path],
         *,
+        main: RewardModel | None = None,
         tokenizer: PreTrainedTokenizerFast,
         device: torch.device,
         dtype: Dtype,
@@ -144,16 +145,20 @@ class Rewards:
         Args:
             config: weights, functions and the kind of ensemble.
             folders: the stage's own reward model, then those of `ppo.reward_models`.
+            main: the first of these where it is in memory already; None: load it.
             tokenizer: the policy's.
             device: where all models stand, as the policy does.
             dtype: of the reward models' weights; scores are float32 in any case.
             max_prompt_tokens: longest prompt, counted by each reward model in its own tokens.
         """
         assert folders, "the stage's own reward model is always there"
-        members = []
-        for folder in folders:
+        models = [] if main is None else [main]
+        for folder in folders[len(models) :]:
             model = RewardModel.load(folder, device=device, dtype=dtype, max_prompt_tokens=max_prompt_tokens)
             model.model.requires_grad_(False)
+            models.append(model)
+        members = []
+        for model in models:
             members.append(Member(model, reads_ids=same_tokens(tokenizer, model.tokenizer)))
         return cls(
             members=tuple(members),

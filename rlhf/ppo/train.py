@@ -172,6 +172,7 @@ class _Run:
         self.rewards = Rewards.load(
             config,
             inputs.rewards,
+            main=self.models.reward_model(inputs.rewards[0], limits.prompt),
             tokenizer=tokenizer,
             device=self.device,
             dtype=runtime.dtype,
@@ -439,7 +440,9 @@ def _load_models(
     if config.models is ModelSharing.SHARED:
         from rlhf.ppo.adapters import SharedModels  # peft takes 100 MB
 
-        return SharedModels.load(inputs.sft, config=config, device=device, dtype=runtime.dtype, seed=seed)
+        return SharedModels.load(
+            inputs.sft, inputs.rewards[0], config=config, device=device, dtype=runtime.dtype, seed=seed
+        )
     shares_tokens = same_tokens(load_tokenizer(inputs.sft), load_tokenizer(inputs.rewards[0]))
     critic = inputs.rewards[0] if shares_tokens else None
     models = SeparateModels.load(inputs.sft, critic, device=device, dtype=runtime.dtype)

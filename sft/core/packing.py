@@ -169,19 +169,26 @@ def packed_attention(
     Raises:
         ValueError: a row is longer than a sliding window of the model; packing would ignore the window.
     """
+    given = query.dtype
+    query, key, value = (x.to(attention_dtype(x)) for x in (query, key, value))
     if row_lengths is not None:
         scale = query.shape[3] ** -0.5 if scaling is None else scaling
         window = 0 if sliding_window is None else sliding_window
-        attended = attend_within_rows(
-            *(x.to(attention_dtype(x)) for x in (query, key, value)), row_lengths, scale, window
+        attended = attend_within_rows(query, key, value, row_lengths, scale, window).transpose(1, 2)
+    elif query.shape[2] == 1 and query.device.type == "cpu" and attention_mask is not None:
+        attended = _one_query(query, key, value, attention_mask, scaling)
+    else:
+        others |= {} if sliding_window is None else {"sliding_window": sliding_window}
+        attended, _ = sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            **others,  # type: ignore[arg-type]
         )
-        return attended.transpose(1, 2).to(query.dtype), None
-    if query.shape[2] == 1 and query.device.type == "cpu" and attention_mask is not None:
-        return _one_query(*(x.to(attention_dtype(x)) for x in (query, key, value)), attention_mask, scaling).to(
-            query.dtype
-        ), None
-    others |= {} if sliding_window is None else {"sliding_window": sliding_window}
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)  # type: ignore[arg-type]
+    return attended.to(given), None
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # lengths differ in every batch

@@ -104,7 +104,9 @@ def test_adapters_are_counted_exactly(sft_folder: Path):
     from rlhf.ppo.adapters import SharedModels
 
     config = PPOConfig(models=ModelSharing.SHARED, lora_r=3)
-    models = SharedModels.load(sft_folder, config=config, device=torch.device("cpu"), dtype=Dtype.FLOAT32, seed=0)
+    models = SharedModels.load(
+        sft_folder, sft_folder, config=config, device=torch.device("cpu"), dtype=Dtype.FLOAT32, seed=0
+    )
     shape = ModelShape.of_folder(sft_folder)
     assert shape is not None
     assert shape.adapter(3) == sum(p.numel() for p in models.policy_parameters().values())
@@ -436,3 +438,17 @@ def test_the_plan_is_within_a_quarter_of_the_peak(tmp_path: Path, size: str):
     done = subprocess.run([sys.executable, "-c", PEAK, str(tmp_path)], capture_output=True, text=True, check=True)
     planned, peak = json.loads(done.stdout.splitlines()[-1])
     assert planned == pytest.approx(peak, rel=0.25), f"planned {planned >> 20} MiB, peak {peak >> 20} MiB"
+
+
+def test_a_reward_model_of_adapters_takes_their_room_and_only_with_shared_models():
+    def planned(sharing: ModelSharing, rank: int | None) -> int:
+        config = ExperimentConfig(ppo=PPOConfig(models=sharing), reward=RewardConfig(lora_r=rank))
+        shapes = Shapes.of_config(config)
+        assert shapes is not None
+        (part,) = [part for part in plan_memory(config, shapes).parts if part.name == "reward model 1"]
+        return part.bytes
+
+    shape = ModelShape.of_tiny(ExperimentConfig().model)
+    assert planned(ModelSharing.SHARED, 5) == 4 * shape.adapter(5)
+    for sharing, rank in ((ModelSharing.SHARED, None), (ModelSharing.SEPARATE, None), (ModelSharing.SEPARATE, 5)):
+        assert planned(sharing, rank) == 4 * shape.parameters

@@ -1,11 +1,11 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from sft.config import Dtype, Schedule, SFTConfig
+from sft.config import Device, Dtype, RuntimeConfig, Schedule, SFTConfig
 from sft.core.errors import DataError
 from sft.core.generation import pad_left, pad_right
 from sft.core.likelihood import token_statistics
@@ -47,9 +47,8 @@ class Recorder(NullTracker):
 def train(base_folder, limits, runtime):
     def trained(out_dir: Path, config: SFTConfig = CONFIG, **changes) -> SFTResult:
         settings = {"train": TRAIN, "validation": VALIDATION, "limits": limits, "seed": 0, "tracker": NullTracker()}
-        return train_sft(
-            config, base=base_folder, pad_token=None, runtime=runtime, out_dir=out_dir, **(settings | changes)
-        )
+        settings |= {"runtime": runtime}
+        return train_sft(config, base=base_folder, pad_token=None, out_dir=out_dir, **(settings | changes))
 
     return trained
 
@@ -164,3 +163,11 @@ def test_a_loss_that_is_no_number_stops_the_run(train, tmp_path):
     config = SFTConfig(**(asdict(CONFIG) | {"learning_rate": 1e30, "max_grad_norm": 1e30, "eval_steps": 2}))
     with pytest.raises(DataError, match=r"training loss became nan at step .*; lower the learning rate"):
         train(tmp_path / "out", config)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device that is taken is the GPU")
+def test_bfloat16_trains_without_a_gpu_where_the_device_is_not_said(train, tmp_path):
+    """transformers refuses bfloat16 on a CPU that it was not told of."""
+    automatic = RuntimeConfig(device=Device.AUTO, dtype=Dtype.BFLOAT16, threads=1)
+    found = train(tmp_path / "out", replace(CONFIG, num_train_epochs=1), runtime=automatic)
+    assert found.steps > 0

@@ -1,10 +1,12 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -15,14 +17,16 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from reward.adapter import save_adapter
 from reward.calibration import Calibration
-from reward.model import load_scorer, token_scores
+from reward.model import RewardModel, load_scorer, new_scorer, token_scores
 from rlhf.config import CriticKind, ModelSharing, PPOConfig
 from rlhf.ppo.adapters import SharedModels, use_gradient_checkpointing
 from sft.config import Dtype
-from sft.core.errors import ConfigError
+from sft.core.errors import ConfigError, DataError
 from sft.core.generation import Prompts, Responses, draw_uniforms, pad_left, pad_right, sample
 from sft.core.likelihood import TokenStatistics, token_statistics
+from sft.core.lora import lora_config
 from sft.core.text import encode_answer, encode_prompt
 from sft.model import load_causal_lm
 
@@ -84,6 +88,7 @@ def load(folders: dict[str, Path]) -> Load:
         seed: int = 0,
         lively: bool = True,
         checkpointing: bool = False,
+        reward: Path | None = None,
     ) -> SharedModels:
         config = PPOConfig(
             models=ModelSharing.SHARED,
@@ -92,7 +97,8 @@ def load(folders: dict[str, Path]) -> Load:
             lora_alpha=ALPHA,
             gradient_checkpointing=checkpointing,
         )
-        models = SharedModels.load(folders[kind], config=config, device=CPU, dtype=dtype, seed=seed)
+        folder = folders[kind]
+        models = SharedModels.load(folder, reward or folder, config=config, device=CPU, dtype=dtype, seed=seed)
         if lively:
             give_life(models)
         return models
@@ -506,4 +512,101 @@ def test_a_value_head_refuses_a_model_that_scales_its_logits(tokenizer, tmp_path
     with pytest.raises(
         ConfigError, match=r"ppo.critic='head': does not work with GraniteForCausalLM.*ppo.critic=model"
     ):
-        SharedModels.load(tmp_path, config=config, device=CPU, dtype=Dtype.FLOAT32, seed=0)
+        SharedModels.load(tmp_path, tmp_path, config=config, device=CPU, dtype=Dtype.FLOAT32, seed=0)
+
+
+# A reward model that is one more adapter
+
+
+@pytest.fixture(scope="module")
+def rewards(folders: dict[str, Path], tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return, for each base, a reward model of random adapters: merged weights, adapters, calibration."""
+    found = {}
+    for number, (kind, base) in enumerate(folders.items()):
+        found[kind] = folder = tmp_path_factory.mktemp(f"reward-{kind}")
+        scorer = new_scorer(base, seed=number, device=CPU)
+        scorer.config.pad_token_id = tokenizer.pad_token_id
+        adapted = get_peft_model(scorer, lora_config(scorer, r=3, alpha=2.0, task="SEQ_CLS"))
+        generator = torch.Generator().manual_seed(number)
+        for name, weight in adapted.named_parameters():
+            if ".lora_" in name or "modules_to_save" in name:
+                weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+        save_adapter(folder, adapted, base=base, r=3, alpha=2.0)
+        adapted.merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        Calibration(0.4, 1.7).save(folder)
+    return found
+
+
+def scores(models: SharedModels, folder: Path, batch: Batch) -> torch.Tensor:
+    model = models.reward_model(folder, max_prompt_tokens=50)
+    assert model is not None
+    return model.score_tokens(*batch)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_the_adapter_scores_as_the_merged_reward_model_does(load: Load, rewards, batch: Batch, kind: str):
+    merged = RewardModel.load(rewards[kind], device=CPU, dtype=Dtype.FLOAT32, max_prompt_tokens=50)
+    found = scores(load(kind=kind, reward=rewards[kind]), rewards[kind], batch)
+    torch.testing.assert_close(found, merged.score_tokens(*batch), atol=1e-4, rtol=1e-4)
+    assert found.std() > 0.05
+
+
+@pytest.mark.parametrize("critic", list(CriticKind))
+def test_scoring_changes_neither_policy_nor_critic_nor_reference(load: Load, rewards, batch: Batch, critic):
+    plain, with_reward = load(critic), load(critic, reward=rewards["llama"])
+    for models in (plain, with_reward):
+        policy_objective(statistics(models, batch)).backward()
+    scored = scores(with_reward, rewards["llama"], batch)
+    assert not scored.requires_grad
+    assert torch.equal(values(plain, batch), values(with_reward, batch))
+    assert torch.equal(reference(plain, batch).logprobs_BR, reference(with_reward, batch).logprobs_BR)
+    assert torch.equal(statistics(plain, batch).logprobs_BR, statistics(with_reward, batch).logprobs_BR)
+    one, other = gradients(plain), gradients(with_reward)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_reward_adapter_never_trains_and_adds_no_second_base(load: Load, rewards, batch: Batch):
+    plain, models = load(), load(reward=rewards["llama"])
+    own = {name: weight for name, weight in models.model.named_parameters() if ".reward." in name}
+    assert own
+    scores(models, rewards["llama"], batch)
+    policy_objective(statistics(models, batch)).backward()
+    assert not any(weight.requires_grad or weight.grad is not None for weight in own.values())
+    assert not own.keys() & trained(models).keys()
+    extra = sum(p.numel() for p in models.model.parameters()) - sum(p.numel() for p in plain.model.parameters())
+    assert extra == sum(weight.numel() for weight in own.values())
+    assert models.reward_head is not None
+    shell = models.reward_model(rewards["llama"], 50).model
+    assert {id(p) for p in shell.parameters()} <= {id(p) for p in models.model.parameters()} | {
+        id(models.reward_head.weight)
+    }
+
+
+def test_a_reward_model_of_another_base_is_loaded_on_its_own(load: Load, rewards):
+    models = load(reward=rewards["qwen2"])
+    assert models.reward_model(rewards["qwen2"], 50) is None
+
+
+def test_saved_policies_hold_nothing_of_the_reward_adapter(load: Load, rewards, tmp_path: Path):
+    load().save_policy(tmp_path / "plain")
+    load(reward=rewards["llama"]).save_policy(tmp_path / "with")
+    assert (tmp_path / "plain/model.safetensors").read_bytes() == (tmp_path / "with/model.safetensors").read_bytes()
+
+
+def test_adapters_that_do_not_fit_are_refused(load: Load, rewards, tmp_path: Path):
+    folder = Path(shutil.copytree(rewards["llama"], tmp_path / "reward"))
+    path = folder / "adapter/adapter.safetensors"
+    weights = load_file(path)
+    del weights["model.layers.0.mlp.up_proj.lora_A"]
+    save_file(weights, path)
+    with pytest.raises(DataError, match=r"do not fit the SFT model \(model.layers.0.mlp.up_proj.lora_A\)"):
+        load(reward=folder)
+
+
+def test_in_bfloat16_the_scores_are_close(load: Load, rewards, batch: Batch):
+    exact = scores(load(reward=rewards["llama"]), rewards["llama"], batch)
+    half = scores(load(dtype=Dtype.BFLOAT16, reward=rewards["llama"]), rewards["llama"], batch)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, exact, atol=0.1, rtol=0.1)

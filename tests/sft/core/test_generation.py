@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
+from sft.config import Dtype
 from sft.core.generation import (
     Prompts,
     SamplingSettings,
@@ -16,6 +17,7 @@ from sft.core.generation import (
     sample_answers,
 )
 from sft.core.text import encode_prompt
+from sft.model import load_causal_lm
 
 CPU = torch.device("cpu")
 
@@ -167,6 +169,16 @@ def test_the_first_tokens_follow_the_model(answer, policy, prompt_ids):
     shares = expected[top].tolist()
     result = stats.chisquare([*frequencies, 3000 - sum(frequencies)], [3000 * p for p in [*shares, 1 - sum(shares)]])
     assert result.pvalue > 0.01
+
+
+def test_a_model_with_bfloat16_weights_samples_what_the_exact_one_does(sft_folder, policy, prompt_ids, tokenizer):
+    """Its keys and values lie in the cache as float32 on a CPU, whatever its queries are."""
+    half = load_causal_lm(sft_folder, device=CPU, dtype=Dtype.BFLOAT16)
+    prompts, uniforms_BR = pad_left(prompt_ids, tokenizer.pad_token_id, CPU), draw(range(len(prompt_ids)))
+    ends = {"eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
+    exact, rounded = (sample(model, prompts, uniforms_BR, temperature=1.0, **ends) for model in (policy, half))
+    same = (exact.ids_BR[:, 0] == rounded.ids_BR[:, 0]).float().mean()
+    assert same >= 0.5  # by chance it would be 1 in 400
 
 
 def test_eos_counts_and_everything_after_it_is_pad(answer, prompt_ids, tokenizer):
