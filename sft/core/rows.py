@@ -196,7 +196,12 @@ def _json_lines(lines: Iterator[_Line | BadRow]) -> Iterator[Row | BadRow]:
 def _json_row(line: _Line) -> Row | BadRow:
     raw = line.content.rstrip(b"\r\n")
     try:
-        return Row(line.number, _as_object(_load(_decoded(raw))), hashlib.sha256(raw).hexdigest())
+        text = _decoded(raw)
+        value = _as_object(_load(text))
+        # the text is proper UTF-8: only an escape can make a character that is none, only brackets depth
+        if "\\u" in text or text.count("{") + text.count("[") > MAX_DEPTH:
+            _check_strings(value)
+        return Row(line.number, value, hashlib.sha256(raw).hexdigest())
     except RowError as error:
         return _bad(line.number, str(error), line.text())
 
@@ -256,7 +261,6 @@ def _is_one_value(line: _Line) -> bool:
 def _as_object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise RowError(f'not an object: found {json_type(value)}, a row is an object like {{"prompt": ...}}')
-    _check_strings(value)
     return value
 
 
@@ -332,7 +336,9 @@ def _array_end(text: str, position: int, last_line: int, last: _Line | BadRow) -
 def _array_row(line: int, value: object, raw: str) -> Row | BadRow:
     try:
         digest = hashlib.sha256(raw.encode("utf-8", "surrogateescape")).hexdigest()
-        return Row(line, _as_object(value), digest)
+        row = _as_object(value)
+        _check_strings(row)
+        return Row(line, row, digest)
     except RowError as error:
         return _bad(line, str(error), _shown(raw))
 
