@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from rlhf.collect import create_command
+from rlhf.labelling.commands import erase_command, export_command
 from rlhf.labels.commands import app as labels_app
+from rlhf.labels.people_commands import serve_command, users_app
 from rlhf.registry.commands import app as models_app
 from sft.core.errors import ConfigError, Interrupted, RLHFError, StorageError
 from sft.core.world import ALONE, torchrun_world
@@ -35,6 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+labels_app.command("create")(create_command)
+labels_app.command("export")(export_command)
+labels_app.command("erase")(erase_command)
+labels_app.command("serve")(serve_command)
+labels_app.add_typer(users_app, name="users")
 app.add_typer(labels_app, name="labels")
 
 
@@ -111,11 +119,14 @@ def _task(
 ) -> Mapping[str, object]:
     from rich.console import Console
 
-    from rlhf.pipeline import run_experiment
+    from rlhf.pipeline import Awaited, run_experiment
     from rlhf.report import summary_table
 
     results = run_experiment(config, experiment=experiment, out_dir=out_dir, peers=peers)
     console = Console()
+    if isinstance(results, Awaited):
+        console.print(results.message(), soft_wrap=True, highlight=False, markup=False)
+        return results.as_dict()
     console.print(summary_table(results))
     for name in ("results.json", "report.html"):
         console.print(str(out_dir / name), soft_wrap=True, highlight=False)

@@ -3,13 +3,15 @@
 One field per folder of `conf/`; a YAML file holds only what differs from here.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reward.config import RewardConfig
+from rlhf.registry.artifact import parse_ref
 from sft.config import DataConfig, DataSource, ModelConfig, RuntimeConfig, Schedule, SFTConfig
 from sft.core.config import Section, at_least, between, multiple_of, positive
-from sft.core.errors import ConfigProblem
+from sft.core.errors import ConfigProblem, UsageError
 
 
 @dataclass(kw_only=True)
@@ -42,16 +44,59 @@ class SimulationConfig(Section):
         return found + at_least(0, planted_bias=self.planted_bias)
 
 
+class LabelSource(StrEnum):
+    """Who compares answers."""
+
+    FILE = "file"
+    """Nobody during the run: the judgements are there, in a file, an export, or of the simulated world."""
+    HUMAN = "human"
+    """People, on the label page, compare answers of the model in training; the run stops until they have."""
+    SCRIPTED = "scripted"
+    """The simulated annotators, in the same way."""
+
+
 @dataclass(kw_only=True)
 class LabelsConfig(Section):
-    """How files of human preferences are read and joined."""
+    """How files of human preferences are read and joined, and how answers of the run's own models get labels."""
 
     max_quarantine_fraction: float = 0.05
     """The run stops when a larger share of rows is broken."""
+    source: LabelSource = LabelSource.FILE
+    """`file`, `human` or `scripted`."""
+    database_url: str | None = None
+    """`sqlite:///FILE` or `postgresql://USER@HOST/NAME`; null: labels.sqlite beside the registry."""
+    project: str | None = None
+    """Project in the database, all of whose labels are used; null: one of the run's own."""
+    overlap: int = 2
+    """People per answer pair."""
+    tasks: int = 500
+    """Answer pairs of one round."""
+    min_labels: int | None = None
+    """Labels of a round from which the run carries on; null: all, `tasks` * `overlap`."""
+    rounds: int = 1
+    """Sample answers, label, train the reward model on all labels so far, PPO from the policy so far: so many times."""
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether answers are labelled during the run, by people or by simulated annotators."""
+        return self.source is not LabelSource.FILE
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule of this section."""
-        return between(0, 1, max_quarantine_fraction=self.max_quarantine_fraction)
+        found = between(0, 1, max_quarantine_fraction=self.max_quarantine_fraction)
+        found += at_least(1, overlap=self.overlap, tasks=self.tasks, min_labels=self.min_labels, rounds=self.rounds)
+        if self.min_labels is not None and self.min_labels > self.tasks * self.overlap:
+            rule = f"is more than labels.tasks * labels.overlap={self.tasks * self.overlap} labels, all there can be"
+            found.append(ConfigProblem("min_labels", self.min_labels, rule, "lower it, or raise labels.tasks"))
+        if self.rounds > 1 and not self.asks_people:
+            rule = "needs labels of each round's answers, and labels.source=file has none"
+            found.append(ConfigProblem("rounds", self.rounds, rule, "use labels.source=human or labels.rounds=1"))
+        if self.database_url is not None and re.search(r"://[^/@]*:[^/@]*@", self.database_url):
+            shown = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", self.database_url)
+            rule = "holds a password, which would be stored with every run"
+            remedy = "leave it out and give it with PGPASSWORD or ~/.pgpass"
+            found.append(ConfigProblem("database_url", shown, rule, remedy))
+        return found
 
 
 class KLEstimator(StrEnum):
@@ -440,6 +485,13 @@ class ExperimentConfig(Section):
             found.append(
                 ConfigProblem("model.max_position_embeddings", self.model.max_position_embeddings, rule, remedy)
             )
+        found += _reference_problems("data.labels", self.data.labels)
+        if self.labels.asks_people and self.data.labels is not None:
+            rule = f"is not read with labels.source={self.labels.source}, which collects labels of its own"
+            found.append(ConfigProblem("data.labels", self.data.labels, rule, "leave one of the two out"))
+        if self.labels.source is LabelSource.SCRIPTED and self.data.source is not DataSource.SIMULATED:
+            rule = "knows the simulated world only, and needs data.source=simulated"
+            found.append(ConfigProblem("labels.source", self.labels.source, rule, "use labels.source=human"))
         if self.data.source is DataSource.FILES and not self.reward.judge_fraction:
             rule = "must be greater than 0 with data.source=files: no gold preference is known there"
             found.append(ConfigProblem("reward.judge_fraction", 0.0, rule, "use e.g. reward.judge_fraction=0.3"))
@@ -453,3 +505,13 @@ class ExperimentConfig(Section):
                 ConfigProblem("simulation.planted_group", self.simulation.planted_group, rule, "choose one of them")
             )
         return found
+
+
+def _reference_problems(field: str, value: str | None) -> list[ConfigProblem]:
+    try:
+        if value is not None:
+            parse_ref(value)
+    except UsageError:
+        rule = "is not written as a registered artifact (NAME, NAME:VERSION, NAME@ALIAS)"
+        return [ConfigProblem(field, value, rule, "see `rlhf models list`, or make one with `rlhf labels export`")]
+    return []

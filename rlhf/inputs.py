@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rlhf.config import ExperimentConfig
+from rlhf.config import ExperimentConfig, LabelsConfig
 from sft.config import DataSource, ModelKind
-from sft.core.errors import ConfigProblem
+from sft.core.errors import ConfigProblem, UsageError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9._-]*([:@][A-Za-z0-9][\w.-]*)?")
@@ -31,6 +31,7 @@ def file_problems(config: ExperimentConfig) -> list[ConfigProblem]:
         *_source_problems("reward.from", config.reward.from_),
         *(problem for source in config.ppo.reward_models for problem in _source_problems("ppo.reward_models", source)),
         *_registry_problems(config.registry.root),
+        *_label_problems(config.labels),
     ]
 
 
@@ -151,6 +152,25 @@ def _registry_problems(root: str) -> list[ConfigProblem]:
         rule = f"{existing} cannot be written"
         return [ConfigProblem("registry.root", root, rule, "fix its permissions or choose another registry.root")]
     return []
+
+
+def _label_problems(labels: LabelsConfig) -> list[ConfigProblem]:
+    """Return why people could not label: the names are checked, the database is not opened."""
+    if not labels.asks_people:
+        return []
+    from rlhf.labels.database import Database  # here: SQLAlchemy is not needed to check anything else
+    from rlhf.labels.store import check_project
+
+    found = []
+    try:
+        check_project(labels.project or "default")
+    except UsageError as error:
+        found.append(ConfigProblem("labels.project", labels.project, str(error), "choose another name"))
+    try:
+        Database(labels.database_url or "sqlite:///labels.sqlite")
+    except UsageError as error:
+        found.append(ConfigProblem("labels.database_url", labels.database_url, str(error), "or leave it out"))
+    return found
 
 
 def _json_problems(field: str, folder: Path) -> list[ConfigProblem]:

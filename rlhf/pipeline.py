@@ -7,27 +7,31 @@ whose stages are all cached never loads torch.
 import math
 import secrets
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf import schema
 from rlhf.config import ExperimentConfig
+from rlhf.labels.quality import Preference
 from rlhf.registry import Artifact, Registry
-from rlhf.report import Results, render, write_results
+from rlhf.report import Results, StageResult, render, write_results
 from rlhf.run import Done, Run
 from rlhf.sources import Sources
 from rlhf.stages.bias import run_bias
 from rlhf.stages.evaluation import run_evaluation
 from rlhf.stages.labels import run_labels
+from rlhf.stages.people import Waiting, run_people
 from rlhf.stages.ppo import follow_ppo, run_ppo
-from rlhf.stages.reward import run_reward
+from rlhf.stages.reward import Scorers, run_reward
 from rlhf.stages.sft import run_sft
 from sft.core.config import raise_problems
-from sft.core.durable import json_digest, write_text
+from sft.core.durable import json_digest, write_json, write_text
 from sft.core.errors import Interrupted, RLHFError
 from sft.core.tracking import RunTracker
 from sft.core.world import ALONE, World, check_world
+from sft.split import Splits
 
 if TYPE_CHECKING:
     from sft.core.distributed import Peers
@@ -37,6 +41,38 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 
 LAST_ORDER_S = 60.0
 """How long a process that lost the others waits for rank 0 to say how it ended."""
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A run that stopped because people must label first; the same command carries on."""
+
+    experiment: str
+    run_id: str
+    seed: int
+    stages: tuple[StageResult, ...]
+    """Those that are finished."""
+    waiting: Waiting
+
+    def as_dict(self) -> dict[str, object]:
+        """Return results.json: the finished stages, and the stage that waits, with what it waits for."""
+        return {
+            "experiment": self.experiment,
+            "run_id": self.run_id,
+            "seed": self.seed,
+            "state": "waiting",
+            "stages": [stage.as_dict() for stage in self.stages],
+            "waiting": {"stage": "labels", **self.waiting.as_dict()},
+        }
+
+    def message(self) -> str:
+        """Return what is missing and what to do, for a person."""
+        asked = self.waiting
+        return (
+            f"labels: waiting for people. {asked.wanted - asked.labels} of {asked.wanted} labels are missing in "
+            f"project {asked.project}, round {asked.round}.\nStart the page:   {asked.command}\n"
+            "Then carry on with the same command as before; fewer labels do with labels.min_labels=N."
+        )
 
 
 def check_processes(config: ExperimentConfig, world: World) -> None:
@@ -71,8 +107,10 @@ def follow(peers: "Peers") -> int:
 
 def run_experiment(
     config: ExperimentConfig, *, experiment: str, out_dir: Path, peers: "Peers | None" = None
-) -> Results:
+) -> Results | Awaited:
     """Run all stages that are not in the registry yet, and write results.json and report.html.
+
+    Where people must label first, results.json says what is missing, and the same command later carries on.
 
     Args:
         config: the whole experiment.
@@ -102,10 +140,12 @@ def run_experiment(
     with tracker:
         run = Run(config, registry, tracker, Sources(config, out_dir), peers)
         sft = run_sft(run)
-        labels, preferences = run_labels(run)
-        splits = run.sources.split_preferences(preferences)
-        scorers = run_reward(run, sft, labels, splits)
-        policy = run_ppo(run, sft, scorers)
+        found = train_rounds(run, sft)
+        if isinstance(found, Waiting):
+            awaited = Awaited(experiment, run_id, config.seed, tuple(run.stages.values()), found)
+            write_json(out_dir / "results.json", awaited.as_dict())
+            return awaited
+        policy, scorers, splits = found
         evaluation = run_evaluation(run, sft, scorers, policy)
         bias = run_bias(run, sft, scorers.reward, policy, splits)
     measured = _evaluation(evaluation, scorers.report)
@@ -130,6 +170,31 @@ def run_experiment(
     write_results(out_dir / "results.json", results)
     write_text(out_dir / "report.html", render(results.as_dict(), run.reports))
     return results
+
+
+class Trained(NamedTuple):
+    """What the last round leaves."""
+
+    policy: Done
+    scorers: Scorers
+    splits: Splits[Preference]
+
+
+def train_rounds(run: Run, sft: Done) -> Trained | Waiting:
+    """Label, train the reward model and run PPO, once or in rounds; each round starts from the policy so far."""
+    labelled = run.config.labels
+    policy, project = sft, None
+    for number in range(1, labelled.rounds + 1):
+        run.suffix = f"-{number}" if number < labelled.rounds else ""
+        if labelled.asks_people:
+            project, waiting = run_people(run, policy, number, project)
+            if waiting is not None:
+                return waiting
+        labels, preferences = run_labels(run)
+        splits = run.sources.split_preferences(preferences)
+        scorers = run_reward(run, sft, labels, splits)
+        policy = run_ppo(run, policy, scorers)
+    return Trained(policy, scorers, splits)
 
 
 def _evaluation(evaluation: Done, report: Done) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sft.data import Example
 if TYPE_CHECKING:
     from sft.core.distributed import Peers
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 """Raised when a change of code changes what the same configuration gives; old artifacts are then not reused."""
 STAGE_FILE = "stage.json"
 
@@ -74,6 +74,8 @@ class Run:
     """The other processes that torchrun started; None for a run of one."""
     stages: dict[str, StageResult] = field(default_factory=dict)
     reports: dict[str, dict[str, object]] = field(default_factory=dict)
+    suffix: str = ""
+    """Put behind the names of stages that are repeated: "-1" in the first of several rounds, "" in the last."""
 
     @property
     def limits(self) -> TokenLimits:
@@ -118,11 +120,11 @@ class Run:
             with self.registry.workspace(fingerprint) as folder:
                 found = self.registry.find(fingerprint)  # another process may have made it while this one waited
                 if found is None:
-                    with self.tracker.stage(stage) as tracker:
+                    with self.tracker.stage(f"{stage}{self.suffix}") as tracker:
                         built = build(folder, tracker)
                     artifact = self.register(kind, fingerprint, parents, built)
                     return Done(artifact, built.stage, False, built.steps, time.perf_counter() - started)
-        self.tracker.cached(kind if kind == stage else f"{stage} ({kind})")
+        self.tracker.cached(f"{kind}{self.suffix}" if kind == stage else f"{stage}{self.suffix} ({kind})")
         return Done(found, read_stage(found.path), True, 0, time.perf_counter() - started)
 
     def register(self, kind: str, fingerprint: str, parents: Parents, built: Built) -> Artifact:
@@ -154,6 +156,7 @@ class Run:
     def finish(self, name: str, done: Done, *, artifact: Artifact | None = None, extra: Sequence[Done] = ()) -> None:
         """Record a stage for results.json and the report; `extra` are by-products whose cost belongs to it."""
         every = [done, *extra]
+        name = f"{name}{self.suffix}"
         self.reports[name] = done.stage
         metrics = done.stage["metrics"]
         assert isinstance(metrics, dict)

@@ -1,4 +1,4 @@
-"""Where demonstrations, prompts and judgements come from: the simulated world, or the user's files.
+"""Where demonstrations, prompts and judgements come from: the simulated world, the user's files, registered labels.
 
 Imports no torch, so that a run whose stages are all cached starts fast.
 """
@@ -13,8 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhf.config import ExperimentConfig, SimulationConfig
+from rlhf.labelling.datasets import training_dataset
+from rlhf.labels.csv_file import read_csv
+from rlhf.labels.export_rows import CSV_FILE
 from rlhf.labels.ingest import Ingested, ingest
 from rlhf.labels.quality import Preference, aggregate
+from rlhf.registry import Artifact, Registry
 from rlhf.simulation import (
     gold_utility,
     make_annotators,
@@ -23,7 +27,7 @@ from rlhf.simulation import (
     make_requests,
     write_label_file,
 )
-from sft.config import DataSource
+from sft.config import DataSource, LabelFormat
 from sft.core.durable import write_jsonl
 from sft.core.errors import DataError
 from sft.core.rows import BadRow, Row, read_rows
@@ -43,10 +47,29 @@ class Sources:
     Attributes:
         config: of the experiment.
         folder: where a simulated label file and quarantine files are written.
+        collected: the frozen labels of answers of the run's own models; they come before all others.
     """
 
     config: ExperimentConfig
     folder: Path
+    collected: Artifact | None = None
+
+    def __post_init__(self) -> None:
+        """Look for the registered labels before anything is computed: raises what `training_dataset` raises."""
+        _ = self.dataset
+
+    @cached_property
+    def dataset(self) -> Artifact | None:
+        """The registered export that the judgements come from, its files verified; None: they come from a file."""
+        if self.collected is not None or self.config.data.labels is None:
+            return self.collected
+        return training_dataset(Registry(Path(self.config.registry.root), create=False), self.config.data.labels)
+
+    @property
+    def demonstrations_dataset(self) -> Artifact | None:
+        """The registered export whose chosen answers are the demonstrations; None: they come from elsewhere."""
+        data = self.config.data
+        return None if self.is_simulated or data.sft_path or data.path else self.dataset
 
     @property
     def is_simulated(self) -> bool:
@@ -67,6 +90,8 @@ class Sources:
     @cached_property
     def label_file(self) -> Path:
         """The file that the judgements come from; simulated annotators write theirs first."""
+        if self.dataset is not None:
+            return self.dataset.path / CSV_FILE
         if not self.is_simulated:
             return self._file(self.config.data.comparisons_path)
         path = self.folder / "simulated_labels.jsonl"
@@ -76,7 +101,10 @@ class Sources:
     @cached_property
     def ingested(self) -> Ingested:
         """All judgements, read by the same code whether people or simulated annotators wrote the file."""
-        return self._ingest(self.label_file, self.quarantine)
+        if self.dataset is None:
+            return self._ingest(self.label_file, self.quarantine)
+        judgements = read_csv(self.label_file)
+        return Ingested(LabelFormat.PAIRWISE, judgements, len(judgements), quarantined=0, duplicates=0, reasons={})
 
     @property
     def quarantine(self) -> Path:
@@ -121,7 +149,7 @@ class Sources:
         if self.is_simulated:
             return make_demonstrations(self.requests, self.config.simulation.demonstrations, seed=self.config.seed)
         path = self._file(self.config.data.sft_path)
-        if path == self.label_file:
+        if not self.config.labels.asks_people and path == self.label_file:
             return chosen_answers(self.ingested)
         if not _holds_demonstrations(path):
             return chosen_answers(self._ingest(path, self.folder / "quarantine_sft.jsonl"))
@@ -132,6 +160,8 @@ class Sources:
     def _all_prompts(self) -> list[Conversation]:
         if self.is_simulated:
             return self.requests
+        if self.config.data.prompts_path is None and self.config.labels.asks_people:
+            return [example.prompt for example in self._all_demonstrations()]
         if self.config.data.prompts_path is None:
             return [judgement.prompt for judgement in self.ingested.judgements]
         path = Path(self.config.data.prompts_path)
@@ -141,8 +171,10 @@ class Sources:
 
     def _file(self, special: str | None) -> Path:
         path = special or self.config.data.path
-        assert path is not None, "checked by DataConfig"
-        return Path(path)
+        if path is not None:
+            return Path(path)
+        assert self.dataset is not None, "checked by DataConfig"
+        return self.label_file
 
     def _ingest(self, path: Path, quarantine: Path) -> Ingested:
         return ingest(

@@ -140,6 +140,9 @@ class DataConfig(Section):
     """`files`: demonstrations (`prompt, completion` or `messages`), or preferences, whose chosen answers serve."""
     comparisons_path: str | None = None
     """`files`: preferences."""
+    labels: str | None = None
+    """`files`: a registered export of labels in their place (`NAME`, `NAME:VERSION`, `NAME@ALIAS`), made with
+    `rlhf labels export --format csv`."""
     prompts_path: str | None = None
     """`files`: prompts for PPO and evaluation."""
     format: LabelFormat = LabelFormat.AUTO
@@ -157,9 +160,26 @@ class DataConfig(Section):
         """Return every broken rule of this section."""
         found = between(0.01, 0.5, validation_fraction=self.validation_fraction, test_fraction=self.test_fraction)
         found += positive(max_prompt_tokens=self.max_prompt_tokens, max_answer_tokens=self.max_answer_tokens)
-        if self.source is DataSource.FILES and not self.path and not (self.sft_path and self.comparisons_path):
-            rule = "is required by data.source=files unless data.sft_path and data.comparisons_path are both given"
+        has_files = self.path or (self.sft_path and self.comparisons_path)
+        if self.source is DataSource.FILES and not has_files and self.labels is None:
+            rule = (
+                "is required by data.source=files unless data.sft_path and data.comparisons_path are both given, "
+                "or data.labels"
+            )
             found.append(ConfigProblem("path", self.path, rule, "give a file, e.g. data.path=preferences.jsonl"))
+        return found + (self._problems_of_labels() if self.labels is not None else [])
+
+    def _problems_of_labels(self) -> list[ConfigProblem]:
+        found = []
+        if self.source is DataSource.SIMULATED:
+            rule = "is not read with data.source=simulated"
+            found.append(ConfigProblem("labels", self.labels, rule, "add data=files"))
+        if self.comparisons_path is not None:
+            rule = "takes the place of data.comparisons_path, and both are given"
+            found.append(ConfigProblem("labels", self.labels, rule, "leave one of the two out"))
+        if self.format is not LabelFormat.AUTO and self.path is None and self.sft_path is None:
+            rule = "is not read: data.labels names an export, whose format is known"
+            found.append(ConfigProblem("format", self.format.value, rule, "use data=files and no data.format"))
         return found
 
 

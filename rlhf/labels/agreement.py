@@ -278,9 +278,11 @@ def _pooled_kappa(both: _CommonVotes, weight_E: Floats, people: int) -> float:
     counts_K3 = (sums[0] + sums[1]).reshape(-1, VALUES)
     shares_K3 = counts_K3 / np.maximum(counts_K3.sum(axis=1, keepdims=True), 1e-12)
     by_chance_E = (shares_K3[both.people_E2[:, 0]] * shares_K3[both.people_E2[:, 1]]).sum(axis=1)
-    agreed = float(weight_E @ (both.values_E2[:, 0] == both.values_E2[:, 1]))
-    room = float(weight_E @ (1 - by_chance_E))
-    return (agreed - float(weight_E @ by_chance_E)) / room if room > 1e-9 else float("nan")
+    # sums, not products of vectors: for these BLAS starts threads that cost more than they do
+    agreed = float(weight_E[both.values_E2[:, 0] == both.values_E2[:, 1]].sum())
+    by_chance = float((weight_E * by_chance_E).sum())
+    room = float(weight_E.sum()) - by_chance
+    return (agreed - by_chance) / room if room > 1e-9 else float("nan")
 
 
 def _cohen_estimate(votes: Votes, *, seed: int, resamples: int) -> Estimate | None:

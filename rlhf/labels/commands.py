@@ -1,6 +1,10 @@
-"""`rlhf labels import | report | export | erase`. With --json, standard output is one JSON document."""
+"""`rlhf labels import | report | status | upgrade`; cli.py adds those that also need the registry.
+
+With --json, standard output is one JSON document.
+"""
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +16,7 @@ from sft.core.errors import UsageError
 if TYPE_CHECKING:
     from rlhf.labels.store import LabelStore
 
-EXPORT_FORMATS = ("trl", "kto", "events", "csv", "dataset")
-
-app = typer.Typer(help="Human preferences: import, report, export, erase.", no_args_is_help=True)
+app = typer.Typer(help="Human preferences: import, report, status, export, erase, upgrade.", no_args_is_help=True)
 
 DatabaseOption = Annotated[
     str | None,
@@ -55,9 +57,9 @@ def import_command(
     columns = _mapping(mapping or [])
     from rlhf.labels.imports import import_file
 
-    store = _open(database, registry, create=True)
+    store = open_store(database, registry, create=True)
     report = import_file(store, project, file, format=wanted, source=source, licence=licence, mapping=columns)
-    _show(report.as_dict(), as_json)
+    show(report.as_dict(), as_json)
 
 
 @app.command("report")
@@ -73,48 +75,40 @@ def report_command(
     """Say how far the labels can be trusted: agreement, annotators, ranking of the models."""
     from rlhf.labels.trust import trust_report
 
-    with _open(database, registry).reading(project) as labels:
+    with open_store(database, registry).reading(project) as labels:
         labels.check_attribute(attribute)
         judgements = labels.judgements(attribute)
-    _show(trust_report(judgements, seed=seed, resamples=resamples).as_dict(), as_json)
+    show(trust_report(judgements, seed=seed, resamples=resamples).as_dict(), as_json)
 
 
-@app.command("export")
-def export_command(
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="A folder that does not exist yet.")],
-    format: Annotated[str, typer.Option("--format", metavar="NAME", help=", ".join(EXPORT_FORMATS))] = "trl",
-    attribute: AttributeOption = None,
-    rebuild: Annotated[
-        str | None, typer.Option("--rebuild", metavar="DIGEST", help="Write the labels of an earlier export again.")
-    ] = None,
+@app.command("status")
+def status_command(
     database: DatabaseOption = None,
     project: ProjectOption = "default",
     as_json: JsonOption = False,
     registry: RegistryOption = REGISTRY,
 ) -> None:
-    """Write the labels as a frozen dataset with a datasheet; annotators appear by pseudonym."""
-    if format not in EXPORT_FORMATS:
-        raise UsageError(f"--format {format} is not known; use one of {', '.join(EXPORT_FORMATS)}")
-    from rlhf.labels.export import ExportFormat, export_labels
+    """Say how far the people are who label: progress, pace, agreement, everybody's numbers."""
+    from rlhf.labels.monitor import status
 
-    store = _open(database, registry)
-    made = export_labels(store, project, output, format=ExportFormat(format), attribute=attribute, rebuild=rebuild)
-    _show(made.as_dict(), as_json)
+    show(status(open_store(database, registry), project, time.time()), as_json)
 
 
-@app.command("erase")
-def erase_command(
-    annotator: Annotated[str, typer.Argument(metavar="ANNOTATOR", help="Name, as the imported file has it.")],
-    database: DatabaseOption = None,
-    project: ProjectOption = "default",
-    as_json: JsonOption = False,
-    registry: RegistryOption = REGISTRY,
+@app.command("upgrade")
+def upgrade_command(
+    database: DatabaseOption = None, as_json: JsonOption = False, registry: RegistryOption = REGISTRY
 ) -> None:
-    """Remove a person's name, labels and free texts for good; list the exports that used the labels."""
-    _show(_open(database, registry).erase(project, annotator)._asdict(), as_json)
+    """Bring a database that an older version of this program made up to date: all of it or nothing."""
+    from rlhf.labels.database import SCHEMA_VERSION, Database
+    from rlhf.labels.store import default_url
+
+    opened = Database(database or default_url(registry))
+    before = opened.upgrade()
+    show({"database": str(opened), "version_before": before, "version": SCHEMA_VERSION}, as_json)
 
 
-def _open(database: str | None, registry: Path, *, create: bool = False) -> "LabelStore":
+def open_store(database: str | None, registry: Path, *, create: bool = False) -> "LabelStore":
+    """Open the database of labels that a command names, or the one beside the registry."""
     from rlhf.labels.store import LabelStore, default_url  # here and above: `rlhf --help` loads no SQLAlchemy
 
     return LabelStore(database or default_url(registry), create=create)
@@ -138,10 +132,11 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
     return mapping
 
 
-def _show(document: dict[str, object], as_json: bool) -> None:
+def show(document: dict[str, object], as_json: bool) -> None:
+    """Print what a command found, as text or as one JSON document."""
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    from rlhf.labels.render import show
+    from rlhf.labels import render
 
-    show(document)
+    render.show(document)

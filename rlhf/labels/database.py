@@ -1,154 +1,31 @@
-"""The tables of the labels and their transactions: SQLAlchemy Core, SQLite by default, PostgreSQL by URL.
+"""Transactions on the database of labels: SQLite by default, PostgreSQL by URL.
 
-A reader sees one snapshot. A writer on SQLite takes the write lock first (BEGIN IMMEDIATE); on PostgreSQL it locks the
-row of its project. No connection outlives its transaction, so that a process may fork. The journal is a rollback
-journal with `synchronous=EXTRA`, for the reasons of the registry: what a writer sees is final, and a commit outlives a
-power loss.
-
-Labels are events that are only ever added. The label of an annotator for a task (and attribute) that holds now is the
-last event; an earlier one is history.
+A reader sees one snapshot. A writer on SQLite takes the write lock first (BEGIN IMMEDIATE); on PostgreSQL a writer of a
+project locks its row (`rlhf.labels.store`). No connection outlives its transaction, so that a process may fork. The
+journal is a rollback journal with `synchronous=EXTRA`, for the reasons of the registry: what a writer sees is final,
+and a commit outlives a power loss.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    inspect,
-    select,
-)
+from sqlalchemy import Connection, Engine, create_engine, func, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
+from rlhf.labels.tables import SCHEMA, TABLES
 from sft.core.database import Remedies, check_schema, database_errors, sqlite_engine
 from sft.core.durable import make_folder, storage_errors
-from sft.core.errors import UsageError
+from sft.core.errors import StorageError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _CACHE_KIB = 128 * 1024
-
-TABLES = MetaData()
-SCHEMA = Table("label_schema", TABLES, Column("version", Integer, nullable=False))
-PROJECT = Table(
-    "project",
-    TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("pseudonym_key", LargeBinary(32), nullable=False),
-    Column("created_at", String(32), nullable=False),
-)
-TASK = Table(
-    "task",
-    TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("project_id", ForeignKey("project.id"), nullable=False),
-    Column("task_key", LargeBinary(32), nullable=False),
-    Column("prompt_key", LargeBinary(32), nullable=False),
-    Column("prompt", Text, nullable=False),
-    Column("response_a", Text, nullable=False),
-    Column("response_b", Text, nullable=False),
-    Column("model_a", Text),
-    Column("model_b", Text),
-    UniqueConstraint("project_id", "task_key"),
-    sqlite_autoincrement=True,
-)
-"""A prompt (JSON messages) with two answers, in an order of their own: `a` sorts before `b`, whoever saw which left."""
-ANNOTATOR = Table(
-    "annotator",
-    TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("project_id", ForeignKey("project.id"), nullable=False),
-    Column("name", Text),
-    Column("pseudonym", String(32), nullable=False),
-    Column("erased_at", String(32)),
-    UniqueConstraint("project_id", "pseudonym"),
-    sqlite_autoincrement=True,
-)
-"""A person of one project. An erased one keeps the pseudonym alone, so that no later import brings the labels back."""
-IMPORT = Table(
-    "import_report",
-    TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("project_id", ForeignKey("project.id"), nullable=False),
-    Column("file", Text, nullable=False),
-    Column("format", String(64), nullable=False),
-    Column("source", Text),
-    Column("licence", Text),
-    Column("created_at", String(32), nullable=False),
-    Column("report", Text, nullable=False),
-    sqlite_autoincrement=True,
-)
-QUARANTINE = Table(
-    "quarantined_row",
-    TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("import_id", ForeignKey("import_report.id"), nullable=False),
-    Column("line", Integer, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("digest", LargeBinary(32)),
-    Index("quarantined_row_digest", "import_id", "digest"),
-)
-"""Where a row stood and why it was not used; nothing of what it said."""
-EVENT = Table(
-    "label_event",
-    TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("project_id", ForeignKey("project.id"), nullable=False),
-    Column("task_id", ForeignKey("task.id"), nullable=False),
-    Column("annotator_id", ForeignKey("annotator.id")),
-    Column("import_id", ForeignKey("import_report.id")),
-    Column("kind", String(8), nullable=False),
-    Column("choice", String(8)),
-    Column("tie_kind", String(16)),
-    Column("strength", Float),
-    Column("attribute", Text),
-    Column("shown_left", String(1)),
-    Column("seconds", Float),
-    Column("reason", Text),
-    Column("guideline_version", String(64)),
-    Column("time", Float),
-    Column("split", Text),
-    Column("line", Integer),
-    Column("row_digest", LargeBinary(32), nullable=False),
-    Column("row_part", Integer, nullable=False),
-    UniqueConstraint("project_id", "row_digest", "row_part"),
-    Index("label_event_task_annotator", "task_id", "annotator_id"),
-    sqlite_autoincrement=True,
-)
-"""`kind` is label, skip, flag or undo; `choice` (a, b, tie) and `shown_left` (a, b) speak of the task's own order.
-
-`row_digest` is the sha256 of the raw row, or of a page's request, and `row_part` counts the judgements of one row: what
-is sent twice is stored once. Ids are never used again, also not after an erasure: an export names its events by them.
-"""
-EXPORT = Table(
-    "label_export",
-    TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("project_id", ForeignKey("project.id"), nullable=False),
-    Column("digest", String(64), nullable=False),
-    Column("format", String(16), nullable=False),
-    Column("attribute", Text),
-    Column("created_at", String(32), nullable=False),
-    Column("event_ids", Text, nullable=False),
-    UniqueConstraint("project_id", "digest"),
-)
-"""`event_ids` are ranges, JSON `[[first, last], ...]`: they outlive the events of a person who was erased."""
+_RENEWING = 0x726C6866
+"""What one process at a time locks on a server to make or upgrade the tables."""
 
 _REMEDIES = Remedies(
     readonly="make the file and its folder writable for you, or name another one with --database",
@@ -180,26 +57,35 @@ class Database:
         return self._shown
 
     def create(self) -> None:
-        """Make the tables, all or none, where there are none yet; a new file is for its owner alone."""
+        """Make the tables, or bring older ones up to date, all or nothing; a new file is for its owner alone."""
         if self._path is not None and not self._path.exists():
             make_folder(self._path.absolute().parent)
             with storage_errors(self._path):
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        if self._is_empty():
-            with self.write() as connection:
-                TABLES.create_all(connection)
-                if connection.scalar(select(SCHEMA.c.version)) is None:
-                    connection.execute(SCHEMA.insert().values(version=SCHEMA_VERSION))
+        if self._version() < SCHEMA_VERSION:
+            self._renew()
+
+    def upgrade(self) -> int:
+        """Bring older tables up to date, all or nothing; return the version that they had. Raises as `check`."""
+        found = self._version()
+        if 0 < found < SCHEMA_VERSION:
+            self._renew()
+        self.check()
+        return found
 
     def check(self) -> None:
-        """Raise UsageError where there are no labels, StorageError where a newer version of this program made them."""
-        if (self._path is not None and not self._path.is_file()) or self._is_empty():
+        """Raise UsageError where there are no labels, StorageError where another version of this program made them."""
+        found = self._version()
+        if not found:
             raise UsageError(
                 f"there are no labels in {self}: import some (rlhf labels import FILE), or name their database with "
                 "--database URL"
             )
-        with self.read() as connection:
-            found = connection.scalar(select(SCHEMA.c.version))
+        if found < SCHEMA_VERSION:
+            raise StorageError(
+                f"{self} has schema version {found}, this program needs {SCHEMA_VERSION}: bring it up to date with "
+                "`rlhf labels upgrade` (and --database URL, where it is not beside the registry); no label is lost"
+            )
         check_schema(self, found, SCHEMA_VERSION)
 
     @contextmanager
@@ -221,9 +107,33 @@ class Database:
             yield connection
             connection.commit()
 
-    def _is_empty(self) -> bool:
+    def _version(self) -> int:
+        """Return the version of the tables; 0: there are none."""
+        if self._path is not None and not self._path.is_file():
+            return 0
         with self.read() as connection:
-            return not inspect(connection).has_table(SCHEMA.name)
+            return _version_in(connection)
+
+    def _renew(self) -> None:
+        with self.write() as connection:
+            if self._path is None:
+                connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
+            found = _version_in(connection)
+            if not found:
+                TABLES.create_all(connection)
+                connection.execute(SCHEMA.insert().values(version=SCHEMA_VERSION))
+            elif found < SCHEMA_VERSION:
+                from rlhf.labels.migrations import upgrade  # here: nothing else loads Alembic
+
+                upgrade(connection, found)
+        if 0 < found < SCHEMA_VERSION:
+            print(f"{self}: upgraded from schema version {found} to {SCHEMA_VERSION}", file=sys.stderr, flush=True)
+
+
+def _version_in(connection: Connection) -> int:
+    if not inspect(connection).has_table(SCHEMA.name):
+        return 0
+    return connection.scalar(select(SCHEMA.c.version)) or 0
 
 
 def _parsed(url: str) -> URL:

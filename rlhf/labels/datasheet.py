@@ -16,7 +16,7 @@ class Facts:
     """What the rows that went through an export said, for its datasheet."""
 
     event_ids: list[int] = field(default_factory=list)
-    tasks: int = 0
+    tasks: set[int] = field(default_factory=set)
     undecided: int = 0
     choices: Counter[str] = field(default_factory=Counter)
     people: set[str] = field(default_factory=set)
@@ -28,6 +28,7 @@ class Facts:
     def see(self, event: Event) -> Event:
         """Count an event and return it."""
         self.event_ids.append(event.id)
+        self.tasks.add(event.task_id)
         self.sources[event.source or "unknown"] += 1
         self.licences[event.licence or "unknown"] += 1
         self.guidelines[event.guideline_version or "none"] += 1
@@ -84,8 +85,9 @@ def datasheet(project: str, format: str, attribute: str | None, counts: Mapping[
 - Prompts and answers are as they were imported and may hold personal or offensive text.
 
 ## Maintenance
-- `MANIFEST.json` pins every file (sha256) and the ids of the label events. An edited label changes nothing here: a new
-  export is a new version. After `rlhf labels erase`, remove this folder if the command lists its digest.
+- `MANIFEST.json` pins every file (sha256); `export.json` names the label events, by id. An edited label changes nothing
+  here: the next export is a new version. `rlhf labels erase` lists this dataset, and what was trained on it, where it
+  holds labels of the person: by its version, and by the digest (sha256) of the manifest, for copies.
 """
 
 

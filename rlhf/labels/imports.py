@@ -137,7 +137,7 @@ def import_file(
     items = read_rows(path)
     head = first_rows(items)
     _check_mapping(path, head, mapping or {})
-    rows = _renamed(chain(head, items), mapping or {})
+    rows = _renamed(chain(head, items), mapping) if mapping else chain(head, items)
     found = _resolve(path, format, list(_renamed(head, mapping or {})))
     joined = JOINERS[found](rows) if found in JOINERS else rows
     with store.changing(project) as (connection, row):

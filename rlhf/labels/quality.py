@@ -1,22 +1,16 @@
-"""Joining judgements to preferences, and how far the judges agree.
+"""Joining judgements to preferences, and the habits of those who judge.
 
-Letters: N pairs. Each pair's answers have a fixed order of their own (by hash), so no number here depends on which
-answer an annotator happened to see as a.
+Each pair's answers have a fixed order of their own (by hash), so no preference depends on which answer an annotator
+happened to see as a.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import krippendorff
-import numpy as np
-import numpy.typing as npt
-
 from rlhf.labels.records import Choice, Judgement
-from sft.core.statistics import Estimate, bootstrap, proportion
+from sft.core.statistics import Estimate, proportion
 from sft.core.text import Conversation
-
-Counts = npt.NDArray[np.int64]
 
 
 class Preference(NamedTuple):
@@ -99,45 +93,6 @@ def _vote(group: list[Judgement]) -> Preference | None:
 def _contradictions(group: list[Judgement]) -> int:
     sides = {choice: {j.annotator for j in group if j.choice is choice} - {None} for choice in (Choice.A, Choice.B)}
     return len(sides[Choice.A] & sides[Choice.B])
-
-
-def krippendorff_alpha(judgements: Sequence[Judgement], *, seed: int, draws: int = 2000) -> Estimate | None:
-    """Return Krippendorff's nominal alpha (1: full agreement, 0: as by chance) over pairs judged twice or more.
-
-    The values are first answer, second answer and tie. The interval resamples pairs.
-
-    Args:
-        judgements: of any pairs; those judged once do not count.
-        seed: of the resampling.
-        draws: number of resamples.
-
-    Returns:
-        Alpha with n = pairs judged twice or more; None when there are none, or when all their judgements are the
-        same value: alpha is then undefined.
-
-    Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability".
-    """
-    counts_N3 = _value_counts([group for group in _pairs(judgements) if len(group) > 1])
-    if _is_constant(counts_N3):
-        return None
-    return bootstrap(
-        lambda chosen: _nominal_alpha(counts_N3[chosen]), list(range(len(counts_N3))), seed=seed, draws=draws
-    )
-
-
-def _value_counts(groups: list[list[Judgement]]) -> Counts:
-    rows = [[sum(j.choice is choice for j in group) for choice in Choice] for group in groups]
-    return np.array(rows, dtype=np.int64).reshape(-1, len(Choice))
-
-
-def _is_constant(counts_N3: Counts) -> bool:
-    return bool(np.count_nonzero(counts_N3.sum(axis=0)) < 2)
-
-
-def _nominal_alpha(counts_N3: Counts) -> float:
-    if _is_constant(counts_N3):
-        return float("nan")
-    return float(krippendorff.alpha(value_counts=counts_N3, level_of_measurement="nominal"))
 
 
 def label_rates(judgements: Sequence[Judgement]) -> LabelRates:

@@ -13,10 +13,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, text
 
-from rlhf.labels.database import ANNOTATOR, EVENT, EXPORT, IMPORT, PROJECT, TASK, Database
+from rlhf.labels.database import Database
 from rlhf.labels.records import Choice, Judgement, TieKind
+from rlhf.labels.tables import (
+    ANNOTATOR,
+    EVENT,
+    EXPORT,
+    HOLDS_A_PLACE,
+    IMPORT,
+    LEASE,
+    PROJECT,
+    QUEUE,
+    TASK,
+)
 from sft.core.errors import UsageError
 from sft.core.text import Message
 
@@ -33,6 +44,10 @@ class EventKind(StrEnum):
     """What an annotator did with a task; a flag says something about the task and leaves the label as it is."""
 
     LABEL = "label"
+    GOLD = "gold"
+    """A label of a task whose answer is known: it measures the annotator, and trains nothing."""
+    PROBE = "probe"
+    """A second label of one's own task, with the sides swapped: it measures the annotator, and trains nothing."""
     SKIP = "skip"
     FLAG = "flag"
     UNDO = "undo"
@@ -125,7 +140,7 @@ class LabelStore:
         """Open the one write transaction of a project, making the project where it is new."""
         check_project(name)
         with self._database.write() as connection:
-            yield connection, _project(connection, name) or _new_project(connection, name)
+            yield connection, _project(connection, name, locked=True) or _new_project(connection, name)
 
     @contextmanager
     def reading(self, name: str) -> Iterator["ProjectLabels"]:
@@ -135,8 +150,15 @@ class LabelStore:
             yield ProjectLabels(connection, _project(connection, name) or self._no_such_project(connection, name))
 
     def erase(self, project: str, annotator: str) -> Erased:
-        """Remove a person's name, labels and free texts from a project, in one transaction.
+        """Remove a person as `erasing` does."""
+        with self.erasing(project, annotator) as erased:
+            return erased
 
+    @contextmanager
+    def erasing(self, project: str, annotator: str) -> Iterator[Erased]:
+        """Remove a person's name, labels and free texts from a project, in one transaction that ends with the block.
+
+        What the block does is done before the person is gone for good: after a kill the same command carries on.
         A tombstone with the pseudonym stays, so that a later import of the same file does not bring them back.
 
         Raises:
@@ -144,8 +166,8 @@ class LabelStore:
         """
         check_project(project)
         with self._database.write() as connection:
-            found = _project(connection, project) or self._no_such_project(connection, project)
-            return _erase(connection, found, annotator)
+            found = _project(connection, project, locked=True) or self._no_such_project(connection, project)
+            yield _erase(connection, found, annotator)
 
     def _no_such_project(self, connection: Connection, name: str) -> Project:
         names = ", ".join(connection.scalars(select(PROJECT.c.name).order_by(PROJECT.c.name))) or "none"
@@ -158,7 +180,7 @@ class ProjectLabels:
     """What a project holds, inside one open snapshot."""
 
     def __init__(self, connection: Connection, project: Project) -> None:
-        self._connection = connection
+        self.connection = connection
         self.project = project
 
     def labels(self, attribute: str | None = None, *, only: EventIds | None = None) -> Iterator[Event]:
@@ -170,7 +192,7 @@ class ProjectLabels:
         """
         kind, order = EVENT.c.kind == EventKind.LABEL, (EVENT.c.task_id, EVENT.c.id)
         if only is None:
-            return self._events(kind, _current(attribute), order=order)
+            return self._events(kind, holds_now(attribute), order=order)
         return (event for event in self._events(kind, order=order) if holds(only, event.id))
 
     def events(self, *, only: EventIds | None = None) -> Iterator[Event]:
@@ -180,15 +202,15 @@ class ProjectLabels:
 
     def judgements(self, attribute: str | None = None) -> list[Judgement]:
         """Return the labels that hold now, with the annotators' names."""
-        mine = (EVENT.c.project_id == self.project.id, EVENT.c.kind == EventKind.LABEL, _current(attribute))
-        rows = self._connection.execute(_joined(*mine).order_by(EVENT.c.id))
+        mine = (EVENT.c.project_id == self.project.id, EVENT.c.kind == EventKind.LABEL, holds_now(attribute))
+        rows = self.connection.execute(_joined(*mine).order_by(EVENT.c.id))
         return [_judgement(row, row.name) for row in rows]
 
     def attributes(self) -> dict[str | None, int]:
         """Return how many label events each attribute has; None stands for the answers as a whole."""
         statement = select(EVENT.c.attribute, func.count().label("labels")).group_by(EVENT.c.attribute)
         mine = (EVENT.c.project_id == self.project.id, EVENT.c.kind == EventKind.LABEL)
-        rows = self._connection.execute(statement.where(*mine).order_by(func.count().desc()))
+        rows = self.connection.execute(statement.where(*mine).order_by(func.count().desc()))
         return {row.attribute: row.labels for row in rows}
 
     def check_attribute(self, attribute: str | None) -> None:
@@ -202,11 +224,20 @@ class ProjectLabels:
     def reports(self) -> list[dict[str, object]]:
         """Return the reports of the imports, oldest first."""
         chosen = select(IMPORT.c.report).where(IMPORT.c.project_id == self.project.id).order_by(IMPORT.c.id)
-        return [json.loads(report) for report in self._connection.scalars(chosen)]
+        return [json.loads(report) for report in self.connection.scalars(chosen)]
+
+    def erased_before(self, annotator: str) -> Erased | None:
+        """Return what there is to say of a person, known by the name they had, who was erased earlier; else None."""
+        former = pseudonym(self.project.pseudonym_key, annotator)
+        same = (ANNOTATOR.c.project_id == self.project.id, ANNOTATOR.c.pseudonym == former)
+        found = select(ANNOTATOR.c.id).where(*same, ANNOTATOR.c.erased_at.is_not(None))
+        if self.connection.scalar(found) is None:
+            return None
+        return Erased(former, 0, 0, [], _other_projects(self.connection, self.project, annotator))
 
     def export(self, digest: str) -> Exported:
         """Return the recorded export whose digest starts so. Raises UsageError unless there is exactly one."""
-        matching = [found for found in _exports(self._connection, self.project) if found.digest.startswith(digest)]
+        matching = [found for found in _exports(self.connection, self.project) if found.digest.startswith(digest)]
         if len(matching) != 1 or not digest:
             raise UsageError(
                 f"{len(matching)} exports of project {self.project.name!r} have a digest that starts with {digest!r}; "
@@ -216,7 +247,7 @@ class ProjectLabels:
 
     def _events(self, *conditions: ColumnElement[bool], order: Sequence[ColumnElement[int]]) -> Iterator[Event]:
         statement = _joined(EVENT.c.project_id == self.project.id, *conditions).order_by(*order)
-        streamed = self._connection.execution_options(yield_per=_FETCH).execute(statement)
+        streamed = self.connection.execution_options(yield_per=_FETCH).execute(statement)
         return (_event(row) for row in streamed)
 
 
@@ -252,6 +283,13 @@ def holds(event_ids: EventIds, number: int) -> bool:
     return position > 0 and number <= event_ids[position - 1][1]
 
 
+def search_again(connection: Connection, project_id: int, position: int | None = None) -> None:
+    """Let everybody's search for a task begin at a position of the queue where a place is free, or at the first."""
+    is_behind = ANNOTATOR.c.next_position > position if position is not None else ANNOTATOR.c.next_position.is_not(None)
+    missed = (ANNOTATOR.c.project_id == project_id, is_behind)
+    connection.execute(ANNOTATOR.update().where(*missed).values(next_position=position))
+
+
 def count_ids(event_ids: EventIds) -> int:
     """Return how many ids the ranges hold."""
     return sum(last - first + 1 for first, last in event_ids)
@@ -260,16 +298,22 @@ def count_ids(event_ids: EventIds) -> int:
 # Statements
 
 
-def _project(connection: Connection, name: str) -> Project | None:
+def _project(connection: Connection, name: str, *, locked: bool = False) -> Project | None:
+    """Return a project; `locked`: once no other transaction changes it, and none will before the end of this one."""
     columns = (PROJECT.c.id, PROJECT.c.name, PROJECT.c.pseudonym_key)
-    row = connection.execute(select(*columns).where(PROJECT.c.name == name)).one_or_none()
+    statement = select(*columns).where(PROJECT.c.name == name)
+    row = connection.execute(statement.with_for_update() if locked else statement).one_or_none()
     return None if row is None else Project(*row)
 
 
 def _new_project(connection: Connection, name: str) -> Project:
-    key = secrets.token_bytes(32)
-    connection.execute(PROJECT.insert().values(name=name, pseudonym_key=key, created_at=now()))
-    made = _project(connection, name)
+    """Return the project, made by this transaction or by one that was quicker."""
+    columns = {"name": name, "key": secrets.token_bytes(32), "time": now()}
+    unless_there = (
+        "INSERT INTO project (name, pseudonym_key, created_at) VALUES (:name, :key, :time) ON CONFLICT DO NOTHING"
+    )
+    connection.execute(text(unless_there), columns)
+    made = _project(connection, name, locked=True)
     assert made is not None
     return made
 
@@ -283,13 +327,21 @@ def _joined(*conditions: ColumnElement[bool]) -> Select[tuple[object, ...]]:
     return select(EVENT, *of_task, *of_person, IMPORT.c.source, IMPORT.c.licence).select_from(tables).where(*conditions)
 
 
-def _current(attribute: str | None) -> ColumnElement[bool]:
-    """Hold for the labels that no later event of the same annotator, task and attribute has replaced."""
+def holds_now(attribute: str | None) -> ColumnElement[bool]:
+    """Hold for the labels that nothing later of the same annotator and task has replaced.
+
+    Of a page's answers to one lease, the last one replaces all that the others said, also where it is an undo. What a
+    file brought is replaced by a file's later label for the same attribute, skip or undo. Between file and page the
+    later label for an attribute holds.
+    """
     later = EVENT.alias()
     ends = later.c.kind.in_([EventKind.SKIP, EventKind.UNDO])
     edits = and_(later.c.kind == EventKind.LABEL, later.c.attribute.is_not_distinct_from(EVENT.c.attribute))
+    of_file = and_(EVENT.c.lease_id.is_(None), later.c.lease_id.is_(None), or_(ends, edits))
+    of_page = and_(later.c.lease_id == EVENT.c.lease_id, later.c.row_digest != EVENT.c.row_digest)
     same = (later.c.task_id == EVENT.c.task_id, later.c.annotator_id == EVENT.c.annotator_id, later.c.id > EVENT.c.id)
-    replaced = select(later.c.id).where(*same, or_(ends, edits)).exists()
+    of_either = and_(EVENT.c.kind == EventKind.LABEL, edits)
+    replaced = select(later.c.id).where(*same, or_(of_file, of_page, of_either)).exists()
     return and_(EVENT.c.attribute.is_not_distinct_from(attribute), ~replaced)
 
 
@@ -359,8 +411,17 @@ def _erase(connection: Connection, project: Project, name: str) -> Erased:
     texts = connection.scalar(select(func.count()).where(mine, EVENT.c.reason.is_not(None))) or 0
     used_in = [found.digest for found in _exports(connection, project) if any(holds(found.event_ids, i) for i in ids)]
     connection.execute(EVENT.delete().where(mine))
+    _return_places(connection, project, person.id)
     connection.execute(ANNOTATOR.update().where(ANNOTATOR.c.id == person.id).values(name=None, erased_at=now()))
     return Erased(person.pseudonym, labels, texts, used_in, also_in)
+
+
+def _return_places(connection: Connection, project: Project, annotator_id: int) -> None:
+    """Open the places of the queue that an annotator held to others, and forget what was given to them."""
+    held = select(LEASE.c.task_id).where(LEASE.c.annotator_id == annotator_id, HOLDS_A_PLACE)
+    connection.execute(QUEUE.update().where(QUEUE.c.task_id.in_(held)).values(taken=QUEUE.c.taken - 1))
+    connection.execute(LEASE.delete().where(LEASE.c.annotator_id == annotator_id))
+    search_again(connection, project.id)
 
 
 def _other_projects(connection: Connection, project: Project, name: str) -> list[str]:

@@ -197,9 +197,14 @@ def agreement_with_others(votes: Votes) -> dict[str, Estimate]:
 
     Annotators who share no pair with anybody are not in it. The interval is Wilson's, n their pairs with others.
     """
+    return {name: proportion(shares) for name, shares in shares_with_others(votes).items() if shares}
+
+
+def shares_with_others(votes: Votes) -> dict[str, list[float]]:
+    """Return for each of an annotator's votes on shared pairs the share of the others' that are the same, in order."""
     counts_I3 = value_counts(votes)
     others_N = counts_I3.sum(axis=1)[votes.item_N] - 1
-    same_N = counts_I3[votes.item_N, votes.value_N] - 1
-    share_N = same_N / np.maximum(others_N, 1)
-    mine = {name: share_N[(votes.annotator_N == k) & (others_N > 0)] for k, name in enumerate(votes.annotators)}
-    return {name: proportion(shares) for name, shares in mine.items() if len(shares)}
+    share_N = (counts_I3[votes.item_N, votes.value_N] - 1) / np.maximum(others_N, 1)
+    order = np.argsort(votes.source_N, kind="stable")
+    order = order[others_N[order] > 0]
+    return {name: share_N[order[votes.annotator_N[order] == k]].tolist() for k, name in enumerate(votes.annotators)}

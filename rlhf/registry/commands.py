@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rlhf.registry.artifact import Artifact
     from rlhf.registry.store import Registry
 
-REPORT_KINDS = ("evaluation", "bias")
+REPORT_KINDS = ("evaluation", "bias", "erasure")
 """Kinds of artifacts that report about their parents."""
 
 app = typer.Typer(help="Registered models, labels and reports.", no_args_is_help=True)

@@ -4,7 +4,6 @@ All texts of models and data pass Jinja's autoescape, and characters that are in
 are shown as `⟨U+202E⟩`. Whatever is missing is said to be missing.
 """
 
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -30,25 +29,10 @@ from rlhf.report.values import (
     shown_interval,
     text,
 )
+from sft.core.visible import visible
 
 STAGES = ("sft", "labels", "reward", "ppo", "evaluation", "bias")
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-_BLANK_LETTERS = {0x034F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0}
-
-
-def visible(value: str) -> str:
-    """Return the text with control, direction and zero-width characters written out as `⟨U+202E⟩`.
-
-    Line breaks and tabs stay. Source: Boucher & Anderson 2021, "Trojan Source", arXiv 2111.00169.
-    """
-    return "".join(f"⟨U+{ord(sign):04X}⟩" if _is_hidden(sign) else sign for sign in value)
-
-
-def _is_hidden(sign: str) -> bool:
-    if sign in "\n\t":
-        return False
-    return unicodedata.category(sign) in _HIDDEN_CATEGORIES or ord(sign) in _BLANK_LETTERS
 
 
 class Metric(NamedTuple):
@@ -176,7 +160,9 @@ def _labels(stage: Json) -> Section:
             "1 is full agreement, 0 is what chance gives."
         )
     elif stage:
-        facts.append("Agreement between annotators is not known: no comparison was judged twice.")
+        facts.append(
+            "Agreement between annotators is not known: no comparison was judged twice, or all judgements are alike."
+        )
     counts = mapping(stage.get("metrics"))
     quarantined, rows_in = number(counts.get("quarantined")), number(counts.get("rows_in"))
     if quarantined is not None and rows_in:

@@ -1,9 +1,9 @@
-"""Stage `labels`: a file of judgements in, registered labels and comparisons out."""
+"""Stage `labels`: judgements from a file or a registered export in, registered labels and comparisons out."""
 
 from pathlib import Path
 
-from rlhf import schema
-from rlhf.labels.quality import Preference, aggregate, judgements_per_annotator, krippendorff_alpha, label_rates
+from rlhf.labels.agreement import agreement, tabulate
+from rlhf.labels.quality import Preference, aggregate, judgements_per_annotator, label_rates
 from rlhf.registry import Artifact
 from rlhf.run import Built, Done, Run
 from sft.core.durable import file_digest, json_digest, write_jsonl
@@ -12,18 +12,18 @@ from sft.core.tracking import Tracker
 
 
 def run_labels(run: Run) -> tuple[Done, list[Preference]]:
-    """Ingest the label file, join the judgements of each pair, and register both labels and comparisons."""
+    """Read the labels, join the judgements of each pair, and register the comparisons, and the labels of a file."""
     source = run.sources
-    settings = {"labels": schema.to_tree(run.config.labels), "format": run.config.data.format}
-    label_digest = file_digest(source.label_file)
-    fingerprint = run.fingerprint("comparisons", settings, {"file": label_digest})
+    reading = {"max_quarantine_fraction": run.config.labels.max_quarantine_fraction}
+    settings = {"labels": reading, "format": run.config.data.format}
+    fingerprint = run.fingerprint("comparisons", settings, _inputs(run))
 
     def build(folder: Path, tracker: Tracker) -> Built:
         tracker.start(3, "step")
         ingested = source.ingested
         tracker.log(1, {"rows_in": ingested.rows_in, "quarantined": ingested.quarantined})
         aggregated = aggregate(ingested.judgements)
-        alpha = krippendorff_alpha(ingested.judgements, seed=run.config.seed)
+        alpha = agreement(tabulate(ingested.judgements), seed=run.config.seed).krippendorff_nominal
         rates = label_rates(ingested.judgements)
         metrics: dict[str, object] = {
             "rows_in": ingested.rows_in,
@@ -46,7 +46,7 @@ def run_labels(run: Run) -> tuple[Done, list[Preference]]:
             "agreement": metrics["krippendorff_alpha"],
             "reasons": ingested.reasons,
         }
-        labels = _register_labels(run, folder / "labels", fingerprint, stage)
+        labels = source.dataset or _register_labels(run, folder / "labels", fingerprint, stage)
         run_parents.append(("labels", labels))
         write_jsonl(folder / "made" / "comparisons.jsonl", [preference_row(p) for p in aggregated.preferences])
         tracker.log(3, {"comparisons": len(aggregated.preferences)})
@@ -56,6 +56,11 @@ def run_labels(run: Run) -> tuple[Done, list[Preference]]:
     done = run.produce("labels", "comparisons", fingerprint, run_parents, build)
     run.finish("labels", done)
     return done, aggregate(source.ingested.judgements).preferences
+
+
+def _inputs(run: Run) -> dict[str, str]:
+    dataset = run.sources.dataset
+    return {"file": file_digest(run.sources.label_file)} if dataset is None else {"dataset": dataset.sha256}
 
 
 def _register_labels(run: Run, folder: Path, fingerprint: str, stage: dict[str, object]) -> Artifact:

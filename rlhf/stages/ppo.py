@@ -21,15 +21,18 @@ CHANGES_NOTHING = ("save_steps", "reward_models")
 """Settings that leave the policy's bits as they are, or stand among the inputs."""
 
 
-def run_ppo(run: Run, sft: Done, scorers: Scorers) -> Done:
-    """Train the policy; the critic is registered beside it."""
+def run_ppo(run: Run, start: Done, scorers: Scorers) -> Done:
+    """Train the policy from `start` (the SFT model, or the policy of the round before), which is also its reference.
+
+    The critic is registered beside it.
+    """
     config = run.config.ppo
     members = [scorers.reward, *(run.adopt("reward", source) for source in config.reward_models)]
     judge = scorers.judge if config.eval_steps is not None else None
     prompts, validation = run.sources.prompts.train, run.sources.prompts.validation
-    inputs = {"sft": sft.artifact.fingerprint, "prompts": _digest(prompts)}
+    inputs = {"sft": start.artifact.fingerprint, "prompts": _digest(prompts)}
     inputs |= {f"reward-{number}": member.artifact.fingerprint for number, member in enumerate(members)}
-    parents: list[tuple[str, Artifact]] = [("sft", sft.artifact)]
+    parents: list[tuple[str, Artifact]] = [(start.artifact.kind, start.artifact)]
     parents += [("reward", member.artifact) for member in members]
     if judge is not None:
         inputs |= {"judge": judge.artifact.fingerprint, "validation": _digest(validation)}
@@ -43,7 +46,7 @@ def run_ppo(run: Run, sft: Done, scorers: Scorers) -> Done:
     def build(folder: Path, tracker: Tracker) -> Built:
         task = Task(
             experiment=schema.to_tree(run.config),
-            sft=str(sft.path),
+            sft=str(start.path),
             rewards=[str(member.path) for member in members],
             prompts=[as_dicts(prompt) for prompt in prompts],
             validation=[as_dicts(prompt) for prompt in validation],

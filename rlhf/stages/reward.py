@@ -61,7 +61,8 @@ def run_reward(run: Run, sft: Done, labels: Done, splits: Splits[Preference]) ->
 
 
 def _train(run: Run, kind: str, sft: Done, labels: Done, train: list[Preference], validation: list[Preference]) -> Done:
-    inputs = {"sft": sft.artifact.fingerprint, "train": digest_of(train), "validation": digest_of(validation)}
+    inputs = {"sft": sft.artifact.fingerprint, "comparisons": labels.artifact.fingerprint}
+    inputs |= {"train": digest_of(train), "validation": digest_of(validation)}
     references = run.sources.demonstrations.validation
     settings = {
         name: value

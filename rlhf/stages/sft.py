@@ -24,6 +24,7 @@ def run_base(run: Run) -> Base:
     """Build the tiny base model, or find the pretrained one and register where it came from."""
     model = run.config.model
     train = run.sources.demonstrations.train
+    parents, labels = _labels(run)
     if model.kind is ModelKind.TINY:
         texts = [text for example in train for text in (*(m.content for m in example.prompt), example.answer)]
         settings = schema.to_tree(model)
@@ -34,7 +35,8 @@ def run_base(run: Run) -> Base:
             build_tiny(model, texts, seed=run.config.seed, out_dir=folder)
             return Built(folder, {"metrics": {}}, 0)
 
-        done = run.produce("sft", "base", run.fingerprint("base", settings, {"texts": json_digest(texts)}), [], build)
+        fingerprint = run.fingerprint("base", settings, {"texts": json_digest(texts)} | labels)
+        done = run.produce("sft", "base", fingerprint, parents, build)
         return Base(done.path, done.artifact)
     assert model.path is not None, "checked by ModelConfig"
     folder = pretrained_folder(model.path)
@@ -75,12 +77,13 @@ def run_sft(run: Run) -> Done:
         return done
     base = run_base(run)
     data = run.sources.demonstrations
+    parents, labels = _labels(run)
     settings = {"sft": schema.to_tree(config), "pad_token": run.config.model.pad_token}
     inputs = {
         "base": base.artifact.fingerprint,
         "train": digest_of(data.train),
         "validation": digest_of(data.validation),
-    }
+    } | labels
 
     def build(folder: Path, tracker: Tracker) -> Built:
         from sft.train import train_sft
@@ -99,6 +102,16 @@ def run_sft(run: Run) -> Done:
         )
         return Built(folder, {"metrics": result.metrics, "loss": result.loss}, result.steps, run.device())
 
-    done = run.produce("sft", "sft", run.fingerprint("sft", settings, inputs), [("base", base.artifact)], build)
+    fingerprint = run.fingerprint("sft", settings, inputs)
+    done = run.produce("sft", "sft", fingerprint, [("base", base.artifact), *parents], build)
     run.finish("sft", done)
     return done
+
+
+def _labels(run: Run) -> tuple[list[tuple[str, Artifact]], dict[str, str]]:
+    """Return the registered labels that the demonstrations come from, as a parent and as an input; both may be empty.
+
+    The version is an input of its own, so that a model never keeps the edge to a version that was erased.
+    """
+    taken = run.sources.demonstrations_dataset
+    return ([], {}) if taken is None else ([("labels", taken)], {"labels": taken.sha256})

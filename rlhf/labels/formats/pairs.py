@@ -153,8 +153,9 @@ def mapped(mapping: ColumnMapping) -> Callable[[Row], list[Judgement]]:
         values = column(fields, mapping.response_a), column(fields, mapping.response_b)
         first, text_a, text_b = answers_to(prompt, *values)
         verdict = spelled(column(fields, mapping.label), SPELLINGS)
-        if mapping.strength:
-            verdict = verdict._replace(strength=strength_in(fields, mapping.strength))
+        strength = strength_in(fields, mapping.strength) if mapping.strength else None
+        if strength is not None:
+            verdict = verdict._replace(strength=strength)
         about = About(
             annotator=name_in(fields, mapping.annotator) if mapping.annotator else None,
             time=time_in(fields, "time"),

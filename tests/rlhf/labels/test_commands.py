@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -6,9 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from rlhf.labels.commands import EXPORT_FORMATS, app
-from rlhf.labels.export import ExportFormat
-from sft.core.errors import UsageError
+from rlhf.labels.commands import app
+from rlhf.labels.database import SCHEMA_VERSION
+from sft.core.errors import StorageError, UsageError
+
+DUMP = (Path(__file__).parent / "version_1.sql").read_text()
 
 
 @pytest.fixture
@@ -65,25 +68,28 @@ def test_report(file):
     assert "agreement.raw" in text.stdout
 
 
-def test_export_and_erase(file):
-    import_it(file)
-    made = document(file.parent, "export", "--output", str(file.parent / "out"))
-    assert (made["format"], made["labels"], made["event_ids"]) == ("trl", 40, [[1, 40]])
-    erased = document(file.parent, "erase", "ann1")
-    assert (erased["labels"], erased["exports"]) == (20, [made["digest"]])
-    for command in (["export", "--output", str(file.parent / "new")], ["report", "--resamples", "100"]):
-        assert invoke(file.parent, *command).exit_code == 0
+def test_upgrade(tmp_path):
+    """A database of version 1 stops all but what makes one; afterwards it is used as before."""
+    connection = sqlite3.connect(tmp_path / "l.sqlite")
+    connection.executescript(DUMP)
+    connection.close()
+    refused = invoke(tmp_path, "report", "--project", "rice")
+    assert isinstance(refused.exception, StorageError)
+    assert "`rlhf labels upgrade`" in str(refused.exception)
+    upgraded = {"database": str(tmp_path / "l.sqlite"), "version_before": 1, "version": SCHEMA_VERSION}
+    assert document(tmp_path, "upgrade") == upgraded
+    assert document(tmp_path, "upgrade") == {**upgraded, "version_before": SCHEMA_VERSION}
+    assert len(document(tmp_path, "report", "--project", "rice", "--resamples", "100")["annotators"]) == 2
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("export", "--output", "x", "--format", "xml"), "--format xml is not known; use one of trl, kto, events"),
         (("import", "f", "--format", "xml"), "--format xml is not known; use one of auto, hh"),
         (("import", "f", "--mapping", "prompt"), "--mapping prompt is not WANTED=FOUND"),
         (("import", "f", "--mapping", "a=b", "--mapping", "a=c"), "a wanted column twice"),
         (("report",), "there are no labels in"),
-        (("erase", "someone"), "there are no labels in"),
+        (("upgrade",), "there are no labels in"),
     ],
 )
 def test_wrong_words(tmp_path, args, message):
@@ -96,10 +102,6 @@ def test_the_default_database_is_beside_the_registry(file, tmp_path):
     args = ["import", str(file), "--mapping", "prompt=question", "--registry", str(tmp_path / "place/registry")]
     assert CliRunner().invoke(app, args).exit_code == 0
     assert (tmp_path / "place/labels.sqlite").is_file()
-
-
-def test_the_formats_of_the_command_are_those_of_the_export():
-    assert tuple(format.value for format in ExportFormat) == EXPORT_FORMATS
 
 
 def test_help_loads_no_database():

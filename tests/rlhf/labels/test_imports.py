@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from rlhf.labels.database import EVENT, IMPORT, QUARANTINE, TASK
 from rlhf.labels.imports import ImportReport, import_file
 from rlhf.labels.store import LabelStore
+from rlhf.labels.tables import EVENT, IMPORT, QUARANTINE, TASK
 from sft.config import LabelFormat
 from sft.core.errors import DataError, UsageError
 
@@ -38,7 +38,7 @@ def read(folder: Path, *lines: str, name: str = "labels.jsonl", **given: object)
 def counts(folder: Path) -> tuple[int, ...]:
     with store_in(folder).reading("p") as labels:
         tables = (TASK, EVENT, QUARANTINE, IMPORT)
-        return tuple(labels._connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables)
+        return tuple(labels.connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables)
 
 
 def test_good_bad_and_repeated_rows_add_up(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.labels.quality import aggregate, judgements_per_annotator, krippendorff_alpha, label_rates
+from rlhf.labels.quality import aggregate, judgements_per_annotator, label_rates
 from rlhf.labels.records import Choice, Judgement
 from sft.core.durable import text_digest
 from sft.core.statistics import wilson_interval
@@ -64,41 +64,6 @@ judgements = st.lists(
 def test_sides_change_nothing(given_judgements: list[Judgement], chance: random.Random):
     turned = [j.swapped() if chance.random() < 0.5 else j for j in given_judgements]
     assert aggregate(turned) == aggregate(given_judgements)
-    plain, other = (krippendorff_alpha(js, seed=0, draws=20) for js in (given_judgements, turned))
-    assert repr(plain) == repr(other)  # repr: an interval may be nan
-
-
-def test_alpha_of_the_worked_example():
-    # Krippendorff 2011, section A: two observers, ten units, binary values; alpha = 1 - 19 * 4 / (14 * 6) = 0.095.
-    meg, owen = "0100000010", "1110010000"
-    values = {"0": A, "1": B}
-    both = [
-        judge(str(unit), values[v], who) for who, row in (("meg", meg), ("owen", owen)) for unit, v in enumerate(row)
-    ]
-    alpha = krippendorff_alpha([*both, judge("judged once", B)], seed=1)
-    assert alpha is not None
-    assert alpha.value == pytest.approx(1 - 19 * 4 / (14 * 6), abs=1e-12)
-    assert alpha.n == 10
-    assert -0.8 < alpha.ci[0] < alpha.value < alpha.ci[1] < 1
-    assert alpha == krippendorff_alpha([*both, judge("judged once", B)], seed=1)
-
-
-def test_alpha_of_three_values_and_unequal_counts():
-    # Units AAB, BB, TT. Coincidences o_AA = 1, o_AB = o_BA = 1, o_BB = 2, o_TT = 2; n_A = 2, n_B = 3, n_T = 2, n = 7.
-    # Disagreement 2 / 7; expected (2 * 3 + 2 * 2 + 3 * 2) * 2 / (7 * 6) = 32 / 42.
-    units = {"p": [A, A, B], "q": [B, B], "r": [TIE, TIE]}
-    alpha = krippendorff_alpha([judge(p, choice) for p, row in units.items() for choice in row], seed=0, draws=50)
-    assert alpha is not None
-    assert alpha.value == pytest.approx(1 - (2 / 7) / (32 / 42), abs=1e-12)
-
-
-def test_alpha_is_one_in_full_agreement_and_none_where_undefined():
-    full = krippendorff_alpha([judge(p, c) for p, c in ("pA", "qB", "rA") for c in [Choice(c.lower())] * 2], seed=0)
-    assert full is not None
-    assert full.value == pytest.approx(1)
-    assert krippendorff_alpha([], seed=0) is None
-    assert krippendorff_alpha([judge("p", A), judge("q", B)], seed=0) is None
-    assert krippendorff_alpha([judge("p", A), judge("p", A)], seed=0) is None
 
 
 def test_label_rates():

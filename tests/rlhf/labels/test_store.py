@@ -10,7 +10,6 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from rlhf.labels.batches import BatchWriter
-from rlhf.labels.database import ANNOTATOR, EVENT, TASK
 from rlhf.labels.records import Choice, Judgement, TieKind
 from rlhf.labels.store import (
     Event,
@@ -23,6 +22,7 @@ from rlhf.labels.store import (
     ranges,
     record_export,
 )
+from rlhf.labels.tables import ANNOTATOR, EVENT, TASK
 from sft.core.durable import text_digest
 from sft.core.errors import UsageError
 from sft.core.text import user
@@ -99,7 +99,7 @@ def test_swapped_answers_are_the_same_task(store):
     first, second = labels(store)
     assert first.task_id == second.task_id
     with store.reading("p") as found:
-        rows = found._connection.execute(select(EVENT.c.choice, EVENT.c.shown_left)).tuples().all()
+        rows = found.connection.execute(select(EVENT.c.choice, EVENT.c.shown_left)).tuples().all()
     assert rows == [("a", "a"), ("a", "b")]
 
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rlhf.report.page import STAGES, render, visible
+from rlhf.report.page import STAGES, render
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'\u202egnp.exe\u200b{{ 7*7 }}"
 GROUPS = ("women", "men")
@@ -229,13 +229,6 @@ def test_hostile_text_in_every_field_is_shown_and_never_run():
     assert "\u200b" not in page
     assert page.count("&lt;script&gt;") > 30
     assert "⟨U+202E⟩gnp.exe⟨U+200B⟩{{ 7*7 }}" in page
-
-
-def test_visible_writes_out_what_cannot_be_seen():
-    assert visible("a\u202eb\u2066c\u200bd\ufeffe\x1b[31mf\ud800\u2028") == (
-        "a⟨U+202E⟩b⟨U+2066⟩c⟨U+200B⟩d⟨U+FEFF⟩e⟨U+001B⟩[31mf⟨U+D800⟩⟨U+2028⟩"
-    )
-    assert visible("line\n\ttab é 漢 👍 ع") == "line\n\ttab é 漢 👍 ع"
 
 
 @pytest.mark.parametrize("absent", STAGES)

@@ -1,0 +1,125 @@
+"""Texts of models and strangers as HTML that is safe to show: Markdown, or as it stands.
+
+Nothing in them becomes a link, an image, a style or an attribute. What nobody would see is written out (bidirectional
+controls, zero-width characters), and where the formatting leaves something out, it says so.
+"""
+
+import html
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from markupsafe import Markup, escape
+
+from sft.core.visible import code_point, replace_hidden
+
+FORMATTED_AT_MOST = 50_000
+"""Longest text that is read as Markdown, in characters; a longer one is shown as it stands."""
+_LEFT_OUT = Markup('<p class="note">Some of this text is only seen in the raw view.</p>')
+_TOO_LONG = Markup('<p class="note">This text is too long to be formatted; it is shown as it stands.</p>')
+_BLOCKS = ("blockquote", "br", "code", "hr", "li", "ol", "p", "pre", "ul", "h3", "h4", "h5", "h6")
+_TAGS = {*_BLOCKS, "div", "em", "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr"}
+_SIDES = {"right", "center"}
+_CLASSES = {"div": {"code-name", "table"}, "span": {"link", "url"}, "th": _SIDES, "td": _SIDES}
+# Private use: no source text holds these once its hidden characters are marked.
+_MARK = "\ue000{}x{}\ue001"
+_MARKED = re.compile("\ue000([0-9A-F]{4,6})x([0-9]+)\ue001")
+_LIST_MARKER = re.compile(r"^[\s>*+\-0-9.)]+", re.MULTILINE)
+_TAG = re.compile(r"<[^>]*>")
+
+
+def formatted(text: str) -> Markup:
+    """Return Markdown as HTML; headings begin at h3, for the page has its own."""
+    text = _lines(text)
+    if len(text) > FORMATTED_AT_MOST:
+        return _TOO_LONG + Markup('<pre class="raw">') + marked(text) + Markup("</pre>")
+    source = replace_hidden(text, lambda sign, count: _MARK.format(f"{ord(sign):04X}", count))
+    made = nh3.clean(_MARKDOWN.render(source), tags=_TAGS, attributes={"ol": {"start"}}, allowed_classes=_CLASSES)
+    note = _LEFT_OUT if _leaves_out(text, _MARKED.sub("", made)) else Markup()
+    made = _MARKED.sub(lambda found: _sign(chr(int(found[1], 16)), int(found[2])), made)
+    return Markup(replace_hidden(made, _sign)) + note  # again: Markdown makes hidden characters of entities
+
+
+def marked(text: str) -> Markup:
+    """Return a text as it stands, with its hidden characters written out."""
+    return Markup(replace_hidden(str(escape(_lines(text))), _sign))
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
+
+
+def _sign(sign: str, count: int) -> str:
+    name = unicodedata.name(sign, "no name").lower()
+    times = f" ×{count}" if count > 1 else ""
+    return f'<span class="sign" title="{name}">{code_point(sign)}{times}</span>'
+
+
+def _leaves_out(source: str, made: str) -> bool:
+    """Say whether letters or digits of the source are missing: cells beyond a table's last column, for one."""
+    told = html.unescape(_LIST_MARKER.sub("", source))
+    shown = html.unescape(_TAG.sub("", made))
+    return bool(Counter(filter(str.isalnum, told)) - Counter(filter(str.isalnum, shown)))
+
+
+# Markdown
+
+
+def _markdown() -> MarkdownIt:
+    reader = MarkdownIt("commonmark", {"html": False, "linkify": False, "breaks": True})
+    reader.enable(["table", "strikethrough"]).disable("reference")  # a reference's text would vanish
+    reader.validateLink = lambda url: True  # type: ignore[method-assign]  # none becomes a link
+    reader.normalizeLink = lambda url: url  # type: ignore[method-assign]
+    reader.add_render_rule("image", _image)
+    reader.add_render_rule("link_open", lambda *_: '<span class="link">')
+    reader.add_render_rule("link_close", _link_close)
+    reader.add_render_rule("fence", _fence)
+    reader.add_render_rule("heading_open", _heading)
+    reader.add_render_rule("heading_close", _heading)
+    reader.add_render_rule("table_open", lambda *_: '<div class="table"><table>')
+    reader.add_render_rule("table_close", lambda *_: "</table></div>")
+    reader.add_render_rule("th_open", _cell)
+    reader.add_render_rule("td_open", _cell)
+    return reader
+
+
+def _target(token: Token, attribute: str) -> Markup:
+    title = token.attrGet("title")
+    shown = f"{token.attrGet(attribute)}" + (f' "{title}"' if title else "")
+    return Markup(' <span class="url">({})</span>').format(shown)
+
+
+def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    return Markup("[image: {}]").format(tokens[index].content) + _target(tokens[index], "src")
+
+
+def _link_close(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    opened = next(token for token in reversed(tokens[:index]) if token.type == "link_open")
+    return Markup("</span>") + (Markup() if opened.markup == "autolink" else _target(opened, "href"))
+
+
+def _fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    token = tokens[index]
+    name = Markup('<div class="code-name">{}</div>').format(token.info.strip()) if token.info.strip() else Markup()
+    return name + Markup("<pre><code>{}</code></pre>").format(token.content)
+
+
+def _heading(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    token = tokens[index]
+    tag = f"h{min(6, int(token.tag[1:]) + 2)}"
+    return f"<{tag}>" if token.nesting == 1 else f"</{tag}>"
+
+
+def _cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    token = tokens[index]
+    side = str(token.attrGet("style") or "").removeprefix("text-align:")
+    return f'<{token.tag} class="{side}">' if side in _SIDES else f"<{token.tag}>"
+
+
+_MARKDOWN = _markdown()

@@ -1,0 +1,197 @@
+"""The annotator's routes without a browser: who sees what, and what is not told."""
+
+import re
+
+import pytest
+
+pytest.importorskip("fastapi")
+
+import visits
+from fastapi import FastAPI
+from label_site import PROJECT, Person, add_person, add_tasks, events
+from starlette.testclient import TestClient
+
+from rlhf.labels.accounts import Role, pause
+from rlhf.labels.queue import Purpose
+from rlhf.labels.records import Choice
+from rlhf.labels.store import LabelStore
+from rlhf.labels.tables import GUIDELINES
+from rlhf.labels.tasks import Pair
+from rlhf.labels.web.answer_form import FLAGS, SKIPS, Fields, answer, fields_of, sent
+from rlhf.labels.web.app import create_app
+from sft.core.errors import DataError
+from sft.core.text import user
+
+SECRETS = ("gold", "probe", "qualification", "purpose", "known answer", "secret-model", "score", "task_id", "test task")
+
+
+def pairs(number: int, gold: Choice | None = None, prefix: str = "q") -> list[Pair]:
+    of = {"model_a": "secret-model-a", "model_b": "secret-model-b", "score": 0.123456, "gold": gold}
+    return [Pair(user(f"{prefix}{n}"), f"x {prefix}{n}", f"y {prefix}{n}", **of) for n in range(number)]
+
+
+@pytest.fixture
+def clock() -> visits.Clock:
+    return visits.Clock()
+
+
+@pytest.fixture
+def app(store: LabelStore, clock: visits.Clock) -> FastAPI:
+    return create_app(store, PROJECT, clock=clock)
+
+
+def enter(app: FastAPI, store: LabelStore, name: str = "Noor", role: Role = Role.ANNOTATOR) -> TestClient:
+    person: Person = add_person(store, name, role, now=visits.Clock().now)
+    return visits.browser(app, person.token)
+
+
+def fields(page: str) -> dict[str, str]:
+    """Return the hidden fields of a task's form."""
+    form = page[page.index('<form method="post" action="/label/') :]
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form[: form.index("</form>")]))
+
+
+def address(page: str) -> str:
+    return re.search(r'action="(/label/\d+)"', page)[1]
+
+
+def send(client: TestClient, page: str, **given: str):
+    return client.post(address(page), data={**fields(page), **given}, headers=visits.OURS)
+
+
+def test_nothing_tells_what_a_task_is_for_or_what_wrote_it(app, store, clock):
+    add_tasks(store, pairs(2, Choice.A, "k"), Purpose.QUALIFICATION)
+    add_tasks(store, pairs(3, Choice.A, "g"), Purpose.GOLD)
+    add_tasks(store, pairs(6), gold_share=0.5, probe_share=0.5, probe_after=0, qualification_accuracy=0)
+    client = enter(app, store)
+    shapes = set()
+    for _ in range(20):
+        clock.now += 60
+        got = client.get("/label")
+        told = (got.text + str(got.headers) + str(client.cookies)).lower()
+        assert [word for word in SECRETS if word in told] == []
+        if "data-lease" not in got.text:
+            break
+        shapes.add(re.sub(r"<pre.*?</pre>|<ins>.*?</ins>|<del>.*?</del>|\d+|<p>[xy]|[kgq]\d", "", got.text))
+        sent_back = send(client, got.text, verdict="left_clearly")
+        assert (sent_back.status_code, sent_back.headers["location"]) == (303, "/label")
+    assert len(shapes) == 1
+    kinds = {row[0] for row in events(store)}
+    assert kinds == {"gold", "label", "probe"}
+    assert not [word for word in SECRETS if word in client.get("/history").text.lower()]
+
+
+def test_why_there_is_nothing_to_do_is_told_without_numbers(app, store, clock):
+    add_tasks(store, pairs(1))
+    first, second = enter(app, store), enter(app, store, "Ida")
+    page = first.get("/label").text
+    assert "Others are working on the last tasks" in second.get("/label").text
+    send(first, page, verdict="tie")
+    assert "All done" in second.get("/label").text
+    with store.changing(PROJECT) as (connection, project):
+        pause(connection, project, "Ida", "3 of the last 10 tasks with a known answer were right", clock.now)
+    paused = second.get("/label").text
+    assert "Your work is paused" in paused
+    assert not re.search(r"3 of|10 tasks|known answer|right", paused)
+
+
+def test_who_failed_the_qualification_is_told_so_kindly(app, store):
+    add_tasks(store, pairs(1, Choice.TIE), Purpose.QUALIFICATION)
+    add_tasks(store, pairs(1, prefix="r"))
+    client = enter(app, store)
+    send(client, client.get("/label").text, verdict="left_clearly")
+    page = client.get("/label").text
+    assert "Thank you for your time" in page
+    assert not re.search(r"0 of|1 of|qualification|wrong", page)
+
+
+def test_another_persons_task_does_not_exist(app, store):
+    add_tasks(store, pairs(2))
+    first, second = enter(app, store), enter(app, store, "Ida")
+    page = first.get("/label").text
+    other = second.get("/label").text
+    assert second.get(address(page)).status_code == 404
+    got = second.post(
+        address(page), data={**fields(other), "verdict": "tie", "reason": "kept <b>"}, headers=visits.OURS
+    )
+    assert got.status_code == 404
+    assert "kept &lt;b&gt;" in got.text
+    assert "q" not in re.findall(r'<div class="formatted">(.*?)</div>', got.text)
+    assert events(store) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "Nothing is chosen yet"),
+        ({"skip": "", "reason": " ", "flag_note": "long thoughts"}, "choose why you skip"),
+        ({"verdict": "best"}, "does not know what was chosen"),
+        ({"verdict": "tie", "attribute:other": "left"}, "is not asked in this project"),
+        ({"verdict": "tie", "attribute:clear": "up"}, "does not know what was chosen"),
+        ({"verdict": "tie", "flag_note": "\0"}, "U+0000"),
+        ({"verdict": "tie", "flag": "x" * 10_001}, "please shorten it"),
+        ({"verdict": "tie", "revision": "-1"}, "without its number"),
+        ({"verdict": "tie", "guideline_version": "9" * 30}, "without its number"),
+    ],
+)
+def test_what_cannot_be_stored_comes_back_with_all_that_was_typed(app, store, given, told):
+    add_tasks(store, pairs(1), attributes=("clear",))
+    client = enter(app, store)
+    page = client.get("/label").text
+    got = send(client, page, **{"reason": "long thoughts", **given})
+    assert got.status_code == 422
+    assert told in got.text
+    assert "long thoughts" in got.text or "without its number" in told
+    assert events(store) == []
+
+
+def test_the_version_that_the_page_showed_is_stored(app, store):
+    add_tasks(store, pairs(1))
+    client = enter(app, store)
+    page = client.get("/label").text
+    with store.changing(PROJECT) as (connection, _):
+        connection.execute(GUIDELINES.update().values(version=7))
+    assert fields(page)["guideline_version"] == "1"
+    assert fields(client.get("/label").text)["guideline_version"] == "7"
+
+
+def test_undo_without_an_answer_changes_nothing(app, store):
+    add_tasks(store, pairs(1))
+    client = enter(app, store)
+    csrf = fields(client.get("/label").text)["csrf"]
+    assert client.post("/undo", data={"csrf": csrf}, headers=visits.OURS).headers["location"] == "/label"
+    assert events(store) == []
+
+
+def test_an_owner_reads_the_guidelines_and_labels_nothing(app, store):
+    add_tasks(store, pairs(1))
+    client = enter(app, store, "Ada", Role.OWNER)
+    assert client.get("/guidelines").status_code == 200
+    assert [client.get(path).status_code for path in ("/label", "/label/1", "/history")] == [403] * 3
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "99999999999", "x"])
+def test_numbers_that_no_task_has(app, store, number):
+    add_tasks(store, pairs(1))
+    assert enter(app, store).get(f"/label/{number}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Fields("tie", {"clear": "left"}, "why: not", None, FLAGS[0], "a: b", 3, 2),
+        Fields(skip=SKIPS[1], reason="because: of", guideline_version=1, revision=1),
+        Fields(skip="", reason="own words"),
+        Fields("both_bad", flag=FLAGS[3]),
+    ],
+)
+def test_an_answer_becomes_the_fields_that_it_was(given):
+    assert fields_of(answer(given), given.revision, given.guideline_version) == given
+
+
+def test_fields_of_a_form():
+    form = {"verdict": "tie", "reason": " a\r\nb ", "attribute:x": "left", "attribute:y": "", "csrf": "c"}
+    got = sent({**form, "revision": "2", "guideline_version": "1"})
+    assert got == Fields("tie", {"x": "left"}, "a\nb", None, guideline_version=1, revision=2)
+    with pytest.raises(DataError, match="sent without its number"):
+        sent(form)

@@ -1,0 +1,51 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft.core.visible import replace_hidden, visible
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202eb\u2066c", "a⟨U+202E⟩b⟨U+2066⟩c"),
+        ("\u200b\u200b", "⟨U+200B⟩⟨U+200B⟩"),
+        ("\ufe0fx", "⟨U+FE0F⟩x"),
+        ("a\u200db", "a⟨U+200D⟩b"),
+        ("\U000e0041", "⟨U+E0041⟩"),
+        ("\ue000", "⟨U+E000⟩"),
+        ("\ud800", "⟨U+D800⟩"),
+        ("\r\x00\x1b[31m\u2028", "⟨U+000D⟩⟨U+0000⟩⟨U+001B⟩[31m⟨U+2028⟩"),
+        ("\u3164\u2800\u034f", "⟨U+3164⟩⟨U+2800⟩⟨U+034F⟩"),
+    ],
+)
+def test_what_nobody_would_see_is_written_out(text, shown):
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "line\n\ttab é 漢 عربى",
+        "❤\ufe0f 1\ufe0f⃣",
+        "\U0001f469\u200d\U0001f52c \U0001f469\U0001f3fd\u200d\U0001f680 ❤\ufe0f\u200d🔥",
+        "می\u200cخواهم",
+        "क\u094d\u200dष",
+    ],
+)
+def test_what_a_script_or_an_emoji_needs_stays(text):
+    assert visible(text) == text
+
+
+def test_a_run_is_marked_once():
+    found = []
+    assert replace_hidden("a\u200b\u200b\u200cb", lambda sign, count: found.append((sign, count)) or "|") == "a||b"
+    assert found == [("\u200b", 2), ("\u200c", 1)]
+
+
+@given(st.text())
+def test_nothing_else_changes(text):
+    marked = replace_hidden(text, lambda sign, count: "")
+    kept = iter(text)
+    assert all(sign in kept for sign in marked)
+    assert visible(visible(text)) == visible(text)
