@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rlhf.labels.tasks import Pair
 from sft.config import RuntimeConfig
-from sft.core.text import Conversation, TokenLimits
+from sft.core.text import Conversation, TokenLimits, encode_answer
 
 BATCH_SIZE = 64
 """Prompts answered at once; their number in it is part of what decides the answer."""
@@ -33,6 +33,8 @@ class Sampled(NamedTuple):
     pairs: list[Pair]
     cut_off: int
     """Answers that did not end within the longest answer."""
+    too_long: int
+    """Pairs left out: an answer, tokenised anew, is longer than the reward model takes."""
 
 
 def sample_pairs(
@@ -44,6 +46,7 @@ def sample_pairs(
     temperature: float,
     runtime: RuntimeConfig,
     seed: int,
+    longest: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Sampled:
     """Let each model answer each prompt once; they may be the same model, whose two answers differ by chance.
@@ -56,6 +59,7 @@ def sample_pairs(
         temperature: of sampling.
         runtime: device, dtype, threads.
         seed: of sampling; the answers depend on it and on the order of the prompts.
+        longest: pairs with an answer of more tokens, in the first model's, are left out: people would label in vain.
         advance: is told how many answers are there.
     """
     import torch
@@ -80,11 +84,18 @@ def sample_pairs(
 
     lefts = answers(first, "labels-first", 0)
     rights = answers(second, "labels-second", len(prompts))
+    tokenizer = load_tokenizer(first.folder)
+
+    def fits(answer: Answer) -> bool:
+        return longest is None or len(encode_answer(tokenizer, answer.text)) - 1 <= longest
+
     pairs = [
         Pair(prompt, left.text, right.text, first.name, second.name)
         for prompt, left, right in zip(prompts, lefts, rights, strict=True)
+        if fits(left) and fits(right)
     ]
-    return Sampled(pairs, sum(not answer.ended for answer in (*lefts, *rights)))
+    cut_off = sum(not answer.ended for answer in (*lefts, *rights))
+    return Sampled(pairs, cut_off, len(prompts) - len(pairs))
 
 
 def score_margins(

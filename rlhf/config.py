@@ -74,7 +74,8 @@ class LabelsConfig(Section):
     min_labels: int | None = None
     """Labels of a round from which the run carries on; null: all, `tasks` * `overlap`."""
     rounds: int = 1
-    """Sample answers, label, train the reward model on all labels so far, PPO from the policy so far: so many times."""
+    """Sample answers, label, train the reward model on all labels so far, PPO from the policy so far: so many times.
+    The KL is to the SFT model in every round."""
 
     @property
     def asks_people(self) -> bool:
@@ -118,6 +119,14 @@ class ModelSharing(StrEnum):
     """Policy, reference, critic and reward model are four models; policy and critic are trained whole."""
     SHARED = "shared"
     """One frozen base; policy and critic are LoRA adapters on it, the reference is the base without them."""
+
+
+def start_problems(models: ModelSharing) -> list[ConfigProblem]:
+    """Return why a policy cannot start elsewhere than at its reference."""
+    if models is ModelSharing.SEPARATE:
+        return []
+    rule = "cannot start from another policy than the reference, which is the base without adapters"
+    return [ConfigProblem("ppo.models", models, rule, "use ppo.models=separate, or labels.rounds=1")]
 
 
 class CriticKind(StrEnum):
@@ -492,6 +501,8 @@ class ExperimentConfig(Section):
         if self.labels.source is LabelSource.SCRIPTED and self.data.source is not DataSource.SIMULATED:
             rule = "knows the simulated world only, and needs data.source=simulated"
             found.append(ConfigProblem("labels.source", self.labels.source, rule, "use labels.source=human"))
+        if self.labels.rounds > 1:
+            found += start_problems(self.ppo.models)
         if self.data.source is DataSource.FILES and not self.reward.judge_fraction:
             rule = "must be greater than 0 with data.source=files: no gold preference is known there"
             found.append(ConfigProblem("reward.judge_fraction", 0.0, rule, "use e.g. reward.judge_fraction=0.3"))

@@ -181,7 +181,10 @@ class Trained(NamedTuple):
 
 
 def train_rounds(run: Run, sft: Done) -> Trained | Waiting:
-    """Label, train the reward model and run PPO, once or in rounds; each round starts from the policy so far."""
+    """Label, train the reward model and run PPO, once or in rounds.
+
+    Each round starts from the policy so far, and stays near the SFT model.
+    """
     labelled = run.config.labels
     policy, project = sft, None
     for number in range(1, labelled.rounds + 1):
@@ -193,7 +196,7 @@ def train_rounds(run: Run, sft: Done) -> Trained | Waiting:
         labels, preferences = run_labels(run)
         splits = run.sources.split_preferences(preferences)
         scorers = run_reward(run, sft, labels, splits)
-        policy = run_ppo(run, policy, scorers)
+        policy = run_ppo(run, sft, scorers, start=policy)
     return Trained(policy, scorers, splits)
 
 

@@ -4,7 +4,7 @@ Three arms a seed, all from one SFT model, with the same number of labels and of
 
     three    three rounds: a third of the labels, on answers of the policy so far; PPO from it
     one      all labels on answers of the SFT model; one PPO run of three times the length
-    restarts all labels on answers of the SFT model; PPO three times in a row, its reference renewed as in `three`
+    restarts all labels on answers of the SFT model; PPO three times in a row, critic and schedule renewed as in `three`
 
 Run from the project's folder; it carries on where it was stopped:
 
@@ -108,7 +108,7 @@ def measure(words: list[str], root: Path, seed: int) -> dict[str, object]:
     policy = sft
     for number in range(rounds):
         third.suffix = f"-{number + 1}"
-        policy = run_ppo(third, policy, scorers["restarts"])
+        policy = run_ppo(third, sft, scorers["restarts"], start=policy)
     policies["restarts"] = policy
     prompts = first.sources.prompts.test
     golds = {name: answered(first, done, prompts, name) for name, done in policies.items()}

@@ -188,7 +188,8 @@ async def annotate(connection: Connection, log: Log, wanted: int, think_s: float
                         return
                     await asyncio.sleep(0.1)
                     continue
-                fields = {name: unescape(value) for name, value in FIELD.findall(page.body)}
+                own = page.body[form.start() : page.body.index("</form>", form.start())]
+                fields = {name: unescape(value) for name, value in FIELD.findall(own)}
                 pending = f"/label/{form[1]}", {**fields, "verdict": rng.choice(VERDICTS), "reason": ""}
                 await asyncio.sleep(rng.uniform(0.5, 1.5) * think_s)
             path, fields = pending

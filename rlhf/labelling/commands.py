@@ -29,7 +29,7 @@ def export_command(
     attribute: AttributeOption = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="NAME", help="Of the dataset; default: labels-PROJECT."),
+        typer.Option("--name", metavar="NAME", help="Of the dataset; default: labels-PROJECT[-ATTRIBUTE]."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="A copy, in a folder that does not exist yet.")

@@ -5,6 +5,7 @@ before its version is registered, and registered while nobody can be erased: wha
 listed is known to the labels, and the same command carries on.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def register_export(
         store: of labels.
         registry: gets the version.
         request: which labels, and how.
-        name: of the dataset; None: "labels-" and the project.
+        name: of the dataset; None: "labels-", the project and the attribute, so that a name stands for one question.
         output: a folder that does not exist yet and gets a copy; None: no copy.
 
     Raises:
@@ -87,7 +88,7 @@ def register_export(
         DataError: there is nothing to export, or labels have been erased.
         StorageError: a disk or a database refuses; the same command carries on.
     """
-    name = _checked_name(f"labels-{request.project}" if name is None else name)
+    name = _checked_name(_usual_name(request) if name is None else name)
     if output is not None:
         _check_free(output)
     with registry.workspace(json_digest({"export": request, "name": name})) as folder:
@@ -145,6 +146,13 @@ def _check_format(registry: Registry, dataset: Artifact) -> None:
 
 def _is_csv(dataset: Artifact) -> bool:
     return dataset.kind == DATASET and dataset.metadata.get("format") == ExportFormat.CSV
+
+
+def _usual_name(request: ExportRequest) -> str:
+    """Return the name of a dataset: of an attribute it has characters that names may have."""
+    if request.attribute is None:
+        return f"labels-{request.project}"
+    return f"labels-{request.project}-{re.sub('[^a-z0-9._-]+', '-', request.attribute.lower())}"
 
 
 def _checked_name(name: str) -> str:

@@ -19,6 +19,7 @@ from rlhf.labels.passwords import check_password, hash_password, matches
 from rlhf.labels.store import Project, pseudonym
 from rlhf.labels.tables import ACCOUNT, ANNOTATOR
 from sft.core.errors import DataError, UsageError
+from sft.core.visible import visible
 
 Opening = Callable[[], AbstractContextManager[tuple[Connection, Project]]]
 """Opens a write transaction of the project, as `Site.changing` does."""
@@ -146,7 +147,7 @@ def _usable(found: Invite | None) -> Invite:
 
 def _check_name(connection: Connection, project: Project, name: str) -> None:
     """Raise DataError unless a new account may have this name, of which its labels will tell the pseudonym."""
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or visible(name) != name:
         raise DataError(f"a name has 1 to {LONGEST_NAME} letters, digits, spaces or signs; choose another one")
     same = (ANNOTATOR.c.project_id == project.id, ANNOTATOR.c.pseudonym == pseudonym(project.pseudonym_key, name))
     is_annotator = connection.scalar(select(ANNOTATOR.c.id).where(*same)) is not None

@@ -62,8 +62,21 @@ class Database:
             make_folder(self._path.absolute().parent)
             with storage_errors(self._path):
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        if self._version() < SCHEMA_VERSION:
+        found = self._version()
+        if found == 0:
+            self._check_own()
+        if found < SCHEMA_VERSION:
             self._renew()
+
+    def _check_own(self) -> None:
+        """Raise UsageError where the tables are not ours: a file of another program stays as it is."""
+        with self.read() as connection:
+            others = sorted(inspect(connection).get_table_names())
+        if others:
+            raise UsageError(
+                f"{self} is the database of another program (it has the table {others[0]!r}); give one of your own "
+                "with --database, such as sqlite:///labels.sqlite"
+            )
 
     def upgrade(self) -> int:
         """Bring older tables up to date, all or nothing; return the version that they had. Raises as `check`."""

@@ -59,7 +59,8 @@ def _pairs(labels: ProjectLabels, chosen: Chosen, facts: Facts) -> Iterator[_Pai
         events = [facts.see(event) for event in group]
         judgements = [event.judgement for event in events if event.judgement is not None]
         first = judgements[0]
-        aligned = [j if j.response_a == first.response_a else j.swapped() for j in judgements]
+        order = (first.response_a, first.model_a)  # two models may have written the same text
+        aligned = [j if (j.response_a, j.model_a) == order else j.swapped() for j in judgements]
         yield _Pair(task_id, aligned, [event.pseudonym for event in events])
 
 

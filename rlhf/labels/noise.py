@@ -59,6 +59,8 @@ def doubtful_judgements(
         item = int(votes.item_N[n])
         truth = labels_I[item]
         likely = Choice.TIE if truth == TIE else Choice.A if truth == votes.a_is_N[n] else Choice.B
+        if likely is judgement.choice:
+            continue  # unsure, but nothing else is likelier
         where = (judgement.line, judgement.digest, judgement.annotator, votes.pairs[item])
         found.append(DoubtfulJudgement(*where, judgement.choice, likely, float(wrong_N[n])))
     return found

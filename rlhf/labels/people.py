@@ -220,7 +220,7 @@ def _standing(study: Study, person: Person, tests: list[bool]) -> tuple[Standing
         return Standing.PAUSED, person.paused_reason
     if person.tests_left > 0:
         return Standing.QUALIFYING, f"{person.tests_left} qualification tasks left"
-    if sum(tests) < study.qualification_accuracy * len(tests):
+    if tests and sum(tests) / len(tests) < study.qualification_accuracy:
         return Standing.UNQUALIFIED, f"{sum(tests)} of {len(tests)} qualification tasks were right"
     return Standing.ACTIVE, ""
 

@@ -187,7 +187,13 @@ def _changing(database: str | None, registry: Path, project: str) -> Iterator[tu
 
 
 def _link(address: str, token: str, now: float, days: float) -> dict[str, object]:
-    return {"link": f"{address.rstrip('/')}/invite/{token}", "good_until": _written(now + days * 86_400)}
+    found: dict[str, object] = {
+        "link": f"{address.rstrip('/')}/invite/{token}",
+        "good_until": _written(now + days * 86_400),
+    }
+    if address == ADDRESS:
+        found["note"] = "the page is elsewhere? give --address URL, as `rlhf labels serve` shows it"
+    return found
 
 
 def _written(time_s: float) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, text
 
+from rlhf.labels.accounts import remove_account
 from rlhf.labels.database import Database
 from rlhf.labels.records import Choice, Judgement, TieKind
 from rlhf.labels.tables import (
@@ -412,6 +413,7 @@ def _erase(connection: Connection, project: Project, name: str) -> Erased:
     used_in = [found.digest for found in _exports(connection, project) if any(holds(found.event_ids, i) for i in ids)]
     connection.execute(EVENT.delete().where(mine))
     _return_places(connection, project, person.id)
+    remove_account(connection, person.id)
     connection.execute(ANNOTATOR.update().where(ANNOTATOR.c.id == person.id).values(name=None, erased_at=now()))
     return Erased(person.pseudonym, labels, texts, used_in, also_in)
 

@@ -61,11 +61,15 @@ class Guidelines(NamedTuple):
     text: str
 
 
+class NoTasks(UsageError):
+    """A project for which nobody has made any tasks."""
+
+
 def study(connection: Connection, project: Project) -> Study:
-    """Return a project's settings. Raises UsageError where nobody has made any tasks."""
+    """Return a project's settings. Raises NoTasks where nobody has made any tasks."""
     found = connection.scalar(select(STUDY.c.settings).where(STUDY.c.project_id == project.id))
     if found is None:
-        raise UsageError(f"project {project.name!r} has no tasks to label; make some with: rlhf labels create")
+        raise NoTasks(f"project {project.name!r} has no tasks to label; make some with: rlhf labels create")
     settings = json.loads(found)
     return Study(**{**settings, "attributes": tuple(settings["attributes"])})
 

@@ -232,6 +232,18 @@ def current(connection: Connection, held: Lease) -> Answer | None:
     return _answer(held.shown_left, [_Row(*row[:-1]) for row in rows], int(rows[0].guideline_version))
 
 
+def taken_back(connection: Connection, held: Lease) -> Answer | None:
+    """Return what a lease without an answer was answered before it was undone, to be offered again; None: nothing."""
+    same = (EVENT.c.lease_id == held.id, EVENT.c.row_part == 0, EVENT.c.kind != EventKind.UNDO)
+    last = select(EVENT.c.row_digest).where(*same).order_by(EVENT.c.id.desc()).limit(1).scalar_subquery()
+    columns = (*(EVENT.c[name] for name in _Row._fields), EVENT.c.guideline_version)
+    whole = (EVENT.c.lease_id == held.id, EVENT.c.row_digest == last)
+    rows = connection.execute(select(*columns).where(*whole).order_by(EVENT.c.row_part)).all()
+    if not rows:
+        return None
+    return _answer(held.shown_left, [_Row(*row[:-1]) for row in rows], int(rows[0].guideline_version))
+
+
 def history(connection: Connection, annotator_id: int, limit: int = 50) -> list[Past]:
     """Return an annotator's answered tasks, newest first."""
     of_lease = (LEASE.c.id, LEASE.c.state, LEASE.c.shown_left, LEASE.c.closed_at, LEASE.c.revision)

@@ -104,14 +104,16 @@ class SeparateModels(NamedTuple):
     one_pass: bool = False
 
     @classmethod
-    def load(cls, sft: Path, reward: Path | None, *, device: torch.device, dtype: Dtype) -> "SeparateModels":
-        """Load policy and reference from the SFT folder, the critic from the reward model's.
+    def load(
+        cls, sft: Path, reward: Path | None, *, device: torch.device, dtype: Dtype, start: Path | None = None
+    ) -> "SeparateModels":
+        """Load the reference from the SFT folder, the policy from `start` (None: too), the critic from the reward's.
 
         Without a reward model that reads the policy's tokens (None), the critic is the SFT model with a head of zeros.
         Policy and critic have float32 weights whatever the dtype: bfloat16 ones would swallow small updates.
         """
         return cls(
-            policy=load_causal_lm(sft, device=device, dtype=Dtype.FLOAT32),
+            policy=load_causal_lm(start or sft, device=device, dtype=Dtype.FLOAT32),
             reference=load_causal_lm(sft, device=device, dtype=dtype).requires_grad_(False),
             critic=_blank_scorer(sft, device)
             if reward is None

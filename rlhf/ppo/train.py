@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from rlhf.config import ModelSharing, PPOConfig, Selection
+from rlhf.config import ModelSharing, PPOConfig, Selection, start_problems
 from rlhf.ppo import doctor
 from rlhf.ppo.doctor import Severity, Symptom, UpdateSigns
 from rlhf.ppo.looks import Looks
@@ -63,7 +63,7 @@ class PPOInputs(NamedTuple):
     """What PPO starts from: folders of models, and prompts."""
 
     sft: Path
-    """The model that the policy starts as and the reference stays."""
+    """The model that the reference stays, and that the policy starts as unless `start` is given."""
     rewards: Sequence[Path]
     """The stage's own reward model first (the critic starts as it), then further members of the ensemble."""
     prompts: Sequence[Conversation]
@@ -72,6 +72,8 @@ class PPOInputs(NamedTuple):
     """Prompts for the looks."""
     judge: Path | None = None
     """A reward model that PPO does not train on, for the looks."""
+    start: Path | None = None
+    """The model that the policy starts as, of the same tokens; not with `models: shared`."""
 
 
 class Saving(NamedTuple):
@@ -96,7 +98,7 @@ def train_ppo(
     gold: Gold | None = None,
     world: World = ALONE,
 ) -> PPOResult:
-    """Train a policy against a reward with a KL penalty to where it started.
+    """Train a policy against a reward with a KL penalty to the SFT model.
 
     Args:
         config: see PPOConfig.
@@ -112,8 +114,9 @@ def train_ppo(
             for tracker and gold. Rank 0 alone writes; all return the same.
 
     Raises:
-        ConfigError: the settings do not fit the number of processes.
-        DataError: no prompts, or a fatal symptom (see `doctor`), such as losses that are no numbers.
+        ConfigError: the settings do not fit the number of processes, or shared models the start.
+        DataError: no prompts, a start of other tokens, or a fatal symptom (see `doctor`), such as losses that are no
+            numbers.
         Interrupted: a signal came; the last finished iteration was saved.
     """
     if not inputs.prompts:
@@ -438,14 +441,20 @@ def _load_models(
     config: PPOConfig, inputs: PPOInputs, *, runtime: RuntimeConfig, device: torch.device, seed: int
 ) -> PPOModels:
     if config.models is ModelSharing.SHARED:
+        raise_problems(start_problems(config.models) if inputs.start is not None else [])
         from rlhf.ppo.adapters import SharedModels  # peft takes 100 MB
 
         return SharedModels.load(
             inputs.sft, inputs.rewards[0], config=config, device=device, dtype=runtime.dtype, seed=seed
         )
-    shares_tokens = same_tokens(load_tokenizer(inputs.sft), load_tokenizer(inputs.rewards[0]))
-    critic = inputs.rewards[0] if shares_tokens else None
-    models = SeparateModels.load(inputs.sft, critic, device=device, dtype=runtime.dtype)
+    tokenizer = load_tokenizer(inputs.sft)
+    if inputs.start is not None and not same_tokens(tokenizer, load_tokenizer(inputs.start)):
+        raise DataError(
+            f"{inputs.start} has other tokens than the reference {inputs.sft}, so no KL is defined between them; "
+            "start from a policy that was trained from this SFT model"
+        )
+    critic = inputs.rewards[0] if same_tokens(tokenizer, load_tokenizer(inputs.rewards[0])) else None
+    models = SeparateModels.load(inputs.sft, critic, device=device, dtype=runtime.dtype, start=inputs.start)
     if config.gradient_checkpointing:
         for model in (models.policy, models.critic):
             use_gradient_checkpointing(model)

@@ -123,10 +123,12 @@ def _make_tasks(run: Run, sampler: Done, number: int) -> Done:
             temperature=run.config.ppo.temperature,
             runtime=run.config.runtime,
             seed=run.config.seed,
+            longest=run.limits.answer,
             advance=lambda done: tracker.log(done, {}),
         )
         write_jsonl(folder / TASKS_FILE, [_row(pair) for pair in made.pairs])
-        metrics: dict[str, object] = {"pairs": len(made.pairs), "answers_cut_off": made.cut_off}
+        cut = {"answers_cut_off": made.cut_off, "pairs_too_long": made.too_long}
+        metrics: dict[str, object] = {"pairs": len(made.pairs), **cut}
         return Built(folder, {"metrics": metrics}, 0, run.device())
 
     fingerprint = run.fingerprint("tasks", settings, inputs)

@@ -1,4 +1,4 @@
-"""Stage `ppo`: SFT model, reward model and prompts in, policy and critic out."""
+"""Stage `ppo`: SFT model, reward model, prompts and perhaps a policy to start from in, policy and critic out."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,18 +21,28 @@ CHANGES_NOTHING = ("save_steps", "reward_models")
 """Settings that leave the policy's bits as they are, or stand among the inputs."""
 
 
-def run_ppo(run: Run, start: Done, scorers: Scorers) -> Done:
-    """Train the policy from `start` (the SFT model, or the policy of the round before), which is also its reference.
+def run_ppo(run: Run, sft: Done, scorers: Scorers, *, start: Done | None = None) -> Done:
+    """Train the policy, and register it with its critic.
 
-    The critic is registered beside it.
+    Args:
+        run: in progress.
+        sft: the model that the KL is to.
+        scorers: reward model and judge.
+        start: what the policy starts as, such as that of the round before; None: the SFT model.
+            Source: Bai et al. 2022, arXiv 2204.05862, section 4.5, and Dong et al. 2024, arXiv 2405.07863, whose
+            reference is the first model in every round: one that moved along would let the policy drift on.
     """
     config = run.config.ppo
     members = [scorers.reward, *(run.adopt("reward", source) for source in config.reward_models)]
     judge = scorers.judge if config.eval_steps is not None else None
     prompts, validation = run.sources.prompts.train, run.sources.prompts.validation
-    inputs = {"sft": start.artifact.fingerprint, "prompts": _digest(prompts)}
+    inputs = {"sft": sft.artifact.fingerprint, "prompts": _digest(prompts)}
     inputs |= {f"reward-{number}": member.artifact.fingerprint for number, member in enumerate(members)}
-    parents: list[tuple[str, Artifact]] = [(start.artifact.kind, start.artifact)]
+    parents: list[tuple[str, Artifact]] = [(sft.artifact.kind, sft.artifact)]
+    elsewhere = None if start is None or start.artifact.fingerprint == sft.artifact.fingerprint else start
+    if elsewhere is not None:
+        inputs |= {"start": elsewhere.artifact.fingerprint}
+        parents.append(("start", elsewhere.artifact))
     parents += [("reward", member.artifact) for member in members]
     if judge is not None:
         inputs |= {"judge": judge.artifact.fingerprint, "validation": _digest(validation)}
@@ -46,7 +56,8 @@ def run_ppo(run: Run, start: Done, scorers: Scorers) -> Done:
     def build(folder: Path, tracker: Tracker) -> Built:
         task = Task(
             experiment=schema.to_tree(run.config),
-            sft=str(start.path),
+            sft=str(sft.path),
+            start=None if elsewhere is None else str(elsewhere.path),
             rewards=[str(member.path) for member in members],
             prompts=[as_dicts(prompt) for prompt in prompts],
             validation=[as_dicts(prompt) for prompt in validation],
@@ -85,6 +96,8 @@ class Task(NamedTuple):
     experiment: dict[str, object]
     """The whole configuration."""
     sft: str
+    start: str | None
+    """None: the SFT model."""
     rewards: list[str]
     prompts: list[list[dict[str, str]]]
     validation: list[list[dict[str, str]]]
@@ -131,6 +144,7 @@ def _train(task: Task, tracker: Tracker, gold: "Gold | None", world: World) -> "
             prompts=_conversations(task.prompts),
             validation=_conversations(task.validation),
             judge=None if task.judge is None else Path(task.judge),
+            start=None if task.start is None else Path(task.start),
         ),
         limits=TokenLimits(config.data.max_prompt_tokens, config.data.max_answer_tokens),
         runtime=config.runtime,

@@ -11,6 +11,7 @@ from rlhf import schema
 from rlhf.labels.quality import Preference
 from rlhf.registry import Artifact
 from rlhf.run import Built, Done, Run, digest_of
+from sft.core.errors import DataError
 from sft.core.statistics import clustered_mean
 from sft.core.text import prompt_key
 from sft.core.tracking import Tracker
@@ -47,9 +48,18 @@ def as_comparisons(preferences: Sequence[Preference]) -> list[Comparison]:
 
 
 def run_reward(run: Run, sft: Done, labels: Done, splits: Splits[Preference]) -> Scorers:
-    """Train the reward model (or take the one that `reward.from` names) and a judge; measure both on test prompts."""
+    """Train the reward model (or take the one that `reward.from` names) and a judge; measure both on test prompts.
+
+    Raises:
+        DataError: no comparison is on a test prompt; nothing was trained then.
+    """
     config = run.config.reward
     parts = divide(splits, config.judge_fraction)
+    if not parts.test:
+        raise DataError(
+            f"none of the {sum(map(len, parts))} comparisons is on a test prompt, so no reward model can be measured; "
+            "give more labels (more prompts, fewer ties), or raise data.test_fraction"
+        )
     if config.from_ is not None:
         reward = run.adopt("reward", config.from_)
     else:

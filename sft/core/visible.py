@@ -1,5 +1,6 @@
 """Text of models and strangers, with the characters that nobody would see written out."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
@@ -8,6 +9,10 @@ from itertools import groupby
 _HIDDEN_CATEGORIES = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 _BLANK = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2065, 0x2800, 0x3164, 0xFFA0}
 _BLANK_SPANS = (range(0xFE00, 0xFE10), range(0xFFF0, 0xFFF9), range(0xE0000, 0xE1000))
+_PRINTABLE_BLANK = re.compile(
+    f"[{''.join(map(chr, sorted(_BLANK)))}{''.join(f'{chr(span[0])}-{chr(span[-1])}' for span in _BLANK_SPANS)}]"
+)
+"""What Python calls printable and nobody sees; all other hidden characters are not printable."""
 _PRESENTATION = "\ufe0e\ufe0f"
 _JOINERS = "\u200c\u200d"
 
@@ -23,7 +28,7 @@ def visible(value: str) -> str:
 
 def replace_hidden(value: str, mark: Callable[[str, int], str]) -> str:
     """Return the text with each run of one hidden character replaced by `mark(character, length of the run)`."""
-    if value.isascii() and value.isprintable():
+    if value.replace("\n", "").replace("\t", "").isprintable() and not _PRINTABLE_BLANK.search(value):
         return value
     padded = f"\0{value}\0"
     marked = (

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from rlhf.answer_pairs import BATCH_SIZE, Source, sample_pairs, score_margins, uncertainty
+from rlhf.answer_pairs import BATCH_SIZE, Sampled, Source, sample_pairs, score_margins, uncertainty
 from rlhf.cli import app
 from rlhf.labels.store import LabelStore, default_url
 from rlhf.labels.study import guidelines, study
@@ -18,7 +18,8 @@ from rlhf.labels.tasks import Pair
 from rlhf.registry import Registry
 from sft.config import RuntimeConfig
 from sft.core.errors import RLHFError
-from sft.core.text import TokenLimits
+from sft.core.text import Conversation, TokenLimits, encode_answer
+from sft.model import load_tokenizer
 
 
 def test_uncertainty_of_several_models_is_the_spread_of_their_scaled_margins() -> None:
@@ -55,6 +56,52 @@ def test_answers_depend_on_the_seed_and_differ_by_chance(
     assert {(p.model_a, p.model_b) for p in first.pairs} == {("sft:1", "sft:1")}
 
 
+def test_each_model_gives_the_answers_of_its_side(
+    sft_folder: Path, base_folder: Path, requests, runtime: RuntimeConfig, limits: TokenLimits
+) -> None:
+    def sample(first: Source, second: Source) -> Sampled:
+        return sample_pairs(first, second, requests[:8], limits=limits, temperature=1.0, runtime=runtime, seed=0)
+
+    sft, base = Source(sft_folder, "sft:1"), Source(base_folder, "base:1")
+    both, lefts, rights = sample(sft, base), sample(sft, sft), sample(base, base)
+    assert [p.response_a for p in both.pairs] == [p.response_a for p in lefts.pairs]
+    assert [p.response_b for p in both.pairs] == [p.response_b for p in rights.pairs]
+    assert {(p.model_a, p.model_b) for p in both.pairs} == {("sft:1", "base:1")}
+
+
+def test_every_batch_has_chance_of_its_own_and_cut_answers_are_counted(
+    sft_folder: Path, requests, runtime: RuntimeConfig, limits: TokenLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlhf.answer_pairs.BATCH_SIZE", 4)
+    source, short = Source(sft_folder, "sft:1"), TokenLimits(limits.prompt, 2)
+    made = sample_pairs(source, source, [requests[0]] * 8, limits=short, temperature=1.0, runtime=runtime, seed=0)
+    texts = [pair.response_a for pair in made.pairs]
+    assert texts[:4] != texts[4:]
+    assert 8 < made.cut_off <= 16  # the EOS is about one token in ten
+
+
+def test_no_pair_is_made_that_the_reward_model_could_not_take(
+    sft_folder: Path, requests, runtime: RuntimeConfig, limits: TokenLimits
+) -> None:
+    source = Source(sft_folder, "sft:1")
+
+    def sample(longest: int | None) -> Sampled:
+        wide = {"limits": limits, "temperature": 1.0, "runtime": runtime, "seed": 0, "longest": longest}
+        return sample_pairs(source, source, requests, **wide)
+
+    everything, some = sample(None), sample(8)
+    assert everything.too_long == 0
+    tokenizer = load_tokenizer(sft_folder)
+
+    def length(text: str) -> int:
+        return len(encode_answer(tokenizer, text)) - 1
+
+    short = [p for p in everything.pairs if max(length(p.response_a), length(p.response_b)) <= 8]
+    assert some.pairs == short
+    assert some.too_long == len(requests) - len(short)
+    assert 0 < some.too_long < len(requests)
+
+
 def test_margins_are_those_of_the_reward_model(
     reward_folder: Path, reward_model, requests, runtime: RuntimeConfig, limits: TokenLimits
 ) -> None:
@@ -67,11 +114,18 @@ def test_margins_are_those_of_the_reward_model(
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, sft_folder: Path, reward_folder: Path) -> Path:
-    """Return a registry with one language model and two reward models."""
+def registry(
+    tmp_path_factory: pytest.TempPathFactory, base_folder: Path, sft_folder: Path, reward_folder: Path
+) -> Path:
+    """Return a registry with two language models and two reward models."""
     root = tmp_path_factory.mktemp("collect") / "registry"
     store = Registry(root)
-    for kind, source in (("sft", sft_folder), ("reward", reward_folder), ("reward", reward_folder)):
+    for kind, source in (
+        ("base", base_folder),
+        ("sft", sft_folder),
+        ("reward", reward_folder),
+        ("reward", reward_folder),
+    ):
         fingerprint = f"{kind}{len(store.artifacts())}"
         with store.workspace(fingerprint) as folder:
             for file in source.iterdir():
@@ -122,22 +176,37 @@ def test_a_file_becomes_tasks_gold_tasks_and_a_study(tmp_path: Path) -> None:
 
 def test_policies_answer_and_uncertain_pairs_come_first(registry: Path, tmp_path: Path, requests) -> None:
     prompts = write(tmp_path / "p.jsonl", [{"prompt": request[0].content} for request in requests[:20]])
-    words = ["--policy", "sft", "--against", "sft:1", "--prompts", prompts, "--max-tokens", "16"]
+    words = ["--policy", "sft", "--against", "base", "--prompts", prompts, "--max-tokens", "16"]
     words += ["--select", "uncertainty", "--reward", "reward:1", "--random-share", "0.25"]
     found = create(registry, tmp_path / "labels.sqlite", *words)
-    assert (found["policy"], found["against"], found["prompts"], found["pairs"]) == ("sft:1", "sft:1", 20, 20)
+    assert (found["policy"], found["against"], found["prompts"], found["pairs"]) == ("sft:1", "base:1", 20, 20)
     made = found["label"]
     assert made["queued"] + made["already"] + made["identical"] + made["empty"] == 20
     assert made["at_random"] == round(0.25 * made["queued"])
     with LabelStore(f"sqlite:///{tmp_path / 'labels.sqlite'}").changing("trial") as (connection, _):
         rows = connection.execute(
-            select(QUEUE.c.score, TASK.c.model_a).join_from(QUEUE, TASK).order_by(QUEUE.c.position)
+            select(QUEUE.c.score, TASK.c.model_a, TASK.c.model_b).join_from(QUEUE, TASK).order_by(QUEUE.c.position)
         ).all()
     scores = [row.score for row in rows if row.score is not None]
     assert scores == sorted(scores, reverse=True)
     assert max(scores) <= 0  # minus the absolute margin
-    assert {row.model_a for row in rows} == {"sft:1"}
+    assert {frozenset((row.model_a, row.model_b)) for row in rows} == {frozenset(("sft:1", "base:1"))}
     assert create(registry, tmp_path / "labels.sqlite", *words)["label"]["queued"] == 0  # the same answers again
+
+
+def test_prompt_and_answer_together_fit_the_model(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TokenLimits] = []
+
+    def spy(first: Source, second: Source, prompts: Sequence[Conversation], **settings) -> Sampled:
+        seen.append(settings["limits"])
+        return Sampled([Pair(prompt, "x", "y") for prompt in prompts], 0, 0)
+
+    monkeypatch.setattr("rlhf.answer_pairs.sample_pairs", spy)
+    prompts = write(tmp_path / "p.jsonl", [{"prompt": "q"}])
+    create(registry, tmp_path / "labels.sqlite", "--policy", "sft", "--prompts", prompts, "--max-tokens", "100")
+    assert seen == [TokenLimits(prompt=28, answer=100)]  # the models read 128
 
 
 TWICE = ["--select", "uncertainty", "--reward", "reward", "--reward", "reward:2"]

@@ -195,7 +195,7 @@ def test_files_of_the_user_are_found_and_offered(tmp_path: Path):
     assert (point.experiment, point.config.ppo.kl_coef, point.config.ppo.gamma) == ("mine", 0.3, 0.9)
     (found,) = problems("--config-dir", str(tmp_path), "experiment=mime")
     assert "did you mean mine?" in found.remedy
-    assert "hh_harmless, hh_qwen, mine, quickstart" in found.remedy
+    assert "hh_harmless, hh_qwen, iterative, mine, quickstart" in found.remedy
     assert str(tmp_path / "experiment") in found.rule
 
 

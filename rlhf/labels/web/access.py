@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rlhf.labels import sessions
 from rlhf.labels.accounts import Role
 from rlhf.labels.sessions import Session
+from rlhf.labels.study import NoTasks
 from rlhf.labels.web.site import EVERYONE, Site, Visitor
 from sft.core.errors import DataError, RLHFError
 
@@ -36,6 +37,8 @@ BODY_LIMIT = 1024 * 1024
 BODY_TIMEOUT_S = 30.0
 """How long a body may take to arrive."""
 _MOST_FIELDS = 1000
+_MOST_DIGITS = 18
+"""Of a Content-Length; Python refuses to read thousands."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 _HEADERS = {
@@ -54,6 +57,7 @@ _TITLES = {
     404: "No such page",
     405: "Not allowed",
     408: "Too slow",
+    409: "Not ready yet",
     413: "Too much",
     415: "Not understood",
     421: "Not served here",
@@ -247,22 +251,22 @@ def _check_role(scope: Scope, headers: Headers, roles: frozenset[Role], role: Ro
 async def _body(headers: Headers, receive: Receive) -> bytes:
     """Read a body that is not too long and not too slow."""
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > BODY_LIMIT:
+    if not length.isdecimal() or len(length) > _MOST_DIGITS or int(length) > BODY_LIMIT:
         raise _too_much()
-    parts: list[bytes] = []
+    body = bytearray()
     with anyio.move_on_after(BODY_TIMEOUT_S) as timer:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Refusal(400, "The request ended before its end.")
-            parts.append(message.get("body", b""))
-            if sum(map(len, parts)) > BODY_LIMIT:
+            body += message.get("body", b"")
+            if len(body) > BODY_LIMIT:
                 raise _too_much()
             if not message.get("more_body", False):
                 break
     if timer.cancelled_caught:
         raise Refusal(408, f"The request took longer than {BODY_TIMEOUT_S:.0f} s; send it again.", Connection="close")
-    return b"".join(parts)
+    return bytes(body)
 
 
 def _too_much() -> Refusal:
@@ -306,6 +310,8 @@ def _answer(scope: Scope, error: Exception) -> Response:
         return refusal(path, 422, f"Nothing was stored: {error}")
     # an address may hold an invitation
     logged = "/invite/..." if path.startswith("/invite/") else path
+    if isinstance(error, NoTasks):
+        return refusal(path, 409, f"Nothing was stored: {error}")
     if isinstance(error, RLHFError):
         _LOG.error("%s %s: %s", scope["method"], logged, error)
         return refusal(path, 503, NOT_STORED, {"Retry-After": "5"})

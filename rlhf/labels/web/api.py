@@ -23,9 +23,11 @@ _ANNOTATORS = frozenset({Role.ANNOTATOR})
 _BOTH = frozenset(Role)
 _LONGEST_TEXT = 10_000
 _LARGEST_ID = 2**31 - 1
-_ERRORS: dict[int | str, dict[str, object]] = {
+ERRORS: dict[int | str, dict[str, object]] = {
+    400: {"description": "The body is no JSON; nothing was stored."},
     401: {"description": "Not logged in."},
     403: {"description": "Not for this role."},
+    413: {"description": "Too long; nothing was stored."},
     422: {"description": "Not accepted; nothing was stored."},
     503: {"description": "The database refused; nothing was stored. Try again."},
 }
@@ -84,6 +86,13 @@ class Label(_Body):
     guideline_version: int = Field(ge=0, le=_LARGEST_ID)
 
 
+class Last(_Body):
+    """The answer to take back, as its receipt named it; without it, whichever is the last."""
+
+    lease_id: int | None = Field(None, ge=1, le=_LARGEST_ID)
+    revision: int | None = Field(None, ge=0, le=_LARGEST_ID)
+
+
 class Receipt(BaseModel):
     """What became of an answer; `revision` is the task's now."""
 
@@ -106,7 +115,7 @@ class Progress(BaseModel):
 
 def pages(site: Site) -> Pages:
     """Return the routes."""
-    router = APIRouter(prefix=PREFIX, responses=_ERRORS)
+    router = APIRouter(prefix=PREFIX, responses=ERRORS)
     _sessions(router, site)
     _tasks(router, site)
     of_annotators = ("/claim", "/labels", "/undo", "/progress")
@@ -170,11 +179,13 @@ def _tasks(router: APIRouter, site: Site) -> None:
         return Receipt(status=found.status, revision=found.revision)
 
     @router.post("/undo")
-    def undo(request: Request) -> Undone:
-        """Take the last answer back."""
+    def undo(request: Request, last: Last | None = None) -> Undone:
+        """Take the last answer back; a request that names it, and is sent again, takes back one."""
+        named = {} if last is None else last.model_dump()
+        mine = _annotator(request)
         with site.changing() as (connection, project):
             settings = study(connection, project)
-            return Undone(lease_id=submissions.undo(connection, project, settings, _annotator(request), site.clock()))
+            return Undone(lease_id=submissions.undo(connection, project, settings, mine, site.clock(), **named))
 
     @router.get("/progress")
     def progress(request: Request) -> Progress:

@@ -18,6 +18,8 @@ from rlhf.labels.web.site import EVERYONE, STATIC, Pages, Site
 
 DEFAULT_PORT = 8000
 _A_YEAR_S = 31_536_000
+_MOST_PROBLEMS = 10
+"""Of one request that are told; a megabyte of unknown fields is answered in a few lines."""
 
 
 def loopback_hosts(port: int) -> frozenset[str]:
@@ -69,7 +71,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+    problems = error.errors()
+    found = "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:_MOST_PROBLEMS]
+    )
+    if len(problems) > _MOST_PROBLEMS:
+        found += f"; and {len(problems) - _MOST_PROBLEMS} more"
     return refusal(request.url.path, 422, f"Nothing was stored: {found}")
 
 

@@ -3,15 +3,18 @@
 import re
 from collections import Counter
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from rlhf.labels.web.text import marked
+from rlhf.labels.web.text import REMEMBERED_AT_MOST, marked
 
 _WORD = re.compile(r"\w+\s*|[^\w\s]\s*|^\s+")
 _CORE = re.compile(r"\S(?:.*\S)?")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+$")
+_REMEMBERED = 256
+"""Pairs whose difference is kept."""
 _MOST_PIECES = 4000
 _MOST_PAIRS = 150_000
 """Of equal pieces, one left and one right: what difflib walks through, again and again."""
@@ -31,6 +34,15 @@ def difference(left: str, right: str) -> Difference | None:
 
     Spaces do not count.
     """
+    return _remembered(left, right) if len(left) + len(right) <= REMEMBERED_AT_MOST else _difference(left, right)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(left: str, right: str) -> Difference | None:
+    return _difference(left, right)
+
+
+def _difference(left: str, right: str) -> Difference | None:
     for unit, pattern in (("words", _WORD), ("lines", _LINE)):
         found = _compared(pattern.findall(left), pattern.findall(right))
         if found is not None:

@@ -18,6 +18,7 @@ from rlhf.labels.snapshot import TaskText, texts, versions
 from rlhf.labels.store import EventKind, Project
 from rlhf.labels.study import set_guidelines
 from rlhf.labels.web import owner_views as views
+from rlhf.labels.web.api import ERRORS
 from rlhf.labels.web.owner_models import DashboardModel
 from rlhf.labels.web.site import Pages, Site
 from rlhf.labels.web.text import formatted, marked
@@ -139,7 +140,7 @@ def pages(site: Site) -> Pages:
             contested_in_all=len(split),
         )
 
-    @router.get("/api/v1/dashboard")
+    @router.get("/api/v1/dashboard", responses=ERRORS)
     def numbers() -> DashboardModel:
         """The numbers of the dashboard."""
         return DashboardModel.model_validate(watch.seen().overview.as_dict())

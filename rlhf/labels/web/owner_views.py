@@ -145,11 +145,16 @@ def number(value: float) -> str:
     return shown.replace(",", "\u202f")
 
 
+def counted(value: float, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number(value)} {noun}" if number(value) == "1" else f"{number(value)} {noun}s"
+
+
 def remaining(hours: float) -> str:
     """Return a length of time in the unit that people use for it."""
     if hours < 1:
-        return f"{max(1, round(60 * hours))} minutes"
-    return f"{number(hours)} hours" if hours < 48 else f"{number(hours / 24)} days"
+        return counted(max(1, round(60 * hours)), "minute")
+    return counted(hours, "hour") if hours < 48 else counted(hours / 24, "day")
 
 
 def plots(found: Seen) -> Plots:

@@ -3,6 +3,7 @@
 Blind: of a task only its prompt and two texts reach a page, never what wrote them, why it is shown or its number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
@@ -28,18 +29,21 @@ from rlhf.labels.submissions import (
     history,
     progress,
     submit,
+    taken_back,
     undo,
 )
 from rlhf.labels.web.answer_form import ATTRIBUTE, FLAGS, LONGEST_TEXT, OPTIONS, SKIPS, Fields, answer, fields_of, sent
 from rlhf.labels.web.diff import difference
 from rlhf.labels.web.site import Pages, Site, visitor
-from rlhf.labels.web.text import formatted, marked
+from rlhf.labels.web.text import as_it_stands, formatted, marked
 from sft.core.errors import DataError
 from sft.core.text import Message
 
 _ANNOTATORS = frozenset({Role.ANNOTATOR})
 _LARGEST_ID = 2**31 - 1
 _MOST_FIELDS = 200
+_FORMATTED_IN_ALL = 100_000
+"""Of all texts of a task, in characters; where they are longer none is read as Markdown, which takes seconds."""
 _SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant"}
 _ASKED_OF_ATTRIBUTES = ((Side.LEFT, "Left", "First"), (Side.EQUAL, "Equal", "Equal"), (Side.RIGHT, "Right", "Second"))
 
@@ -77,6 +81,10 @@ class _Seen(NamedTuple):
     progress: Progress
     task: Lease
     stored: Answer | None
+    offered: Answer | None
+    """What the page begins with: the stored answer, or the one that was taken back."""
+    last: Past | None
+    """The visitor's last answer, which Undo takes back."""
 
 
 def pages(site: Site) -> Pages:
@@ -130,11 +138,12 @@ class _Routes:
             return self._unknown(request, fields) if seen is None else self._task(request, seen, fields, str(error))
         return self._after(request, lease_id, receipt, fields)
 
-    def undo(self, request: Request) -> Response:
-        """Take the visitor's last answer back and show its task."""
+    def undo(self, request: Request, form: Form) -> Response:
+        """Take back the answer that was the visitor's last when the page was made, and show its task."""
+        last = {name: _number(form.get(name)) for name in ("lease_id", "revision")}
         with self.site.changing() as (connection, project):
             settings = study(connection, project)
-            lease_id = undo(connection, project, settings, _annotator(request), self.site.clock())
+            lease_id = undo(connection, project, settings, _annotator(request), self.site.clock(), **last)
         return RedirectResponse("/label" if lease_id is None else f"/label/{lease_id}", 303)
 
     def history(self, request: Request) -> Response:
@@ -159,12 +168,17 @@ class _Routes:
 
     def _seen(self, connection: Connection, project: Project, settings: Study, held: Lease) -> _Seen:
         done = progress(connection, held.annotator_id, self.site.clock())
-        return _Seen(settings, guidelines(connection, project), done, held, current(connection, held))
+        stored = current(connection, held)
+        offered = taken_back(connection, held) if stored is None else stored
+        last = next(iter(history(connection, held.annotator_id, limit=1)), None)
+        return _Seen(settings, guidelines(connection, project), done, held, stored, offered, last)
 
     def _task(self, request: Request, seen: _Seen, typed: Fields | None = None, problem: str = "") -> Response:
         """Render a task with the answer that is stored, or with what was typed."""
         held = seen.task
-        stored = fields_of(seen.stored, held.revision, seen.guidelines.version)
+        sizes = [len(text) for text in (*(turn.content for turn in held.prompt), held.left, held.right)]
+        shown = formatted if sum(sizes) <= _FORMATTED_IN_ALL else as_it_stands
+        offered = fields_of(seen.offered, held.revision, seen.guidelines.version)
         return self._page(
             request,
             "label.html",
@@ -174,11 +188,15 @@ class _Routes:
             question=seen.study.question,
             attributes=[(f"{ATTRIBUTE}{name}", name) for name in seen.study.attributes],
             sides=_ASKED_OF_ATTRIBUTES,
-            turns=[_turn(message) for message in held.prompt],
-            answers=[("left", "Left", "First", _text(held.left)), ("right", "Right", "Second", _text(held.right))],
+            turns=[_turn(message, shown) for message in held.prompt],
+            answers=[
+                ("left", "Left", "First", _text(held.left, shown)),
+                ("right", "Right", "Second", _text(held.right, shown)),
+            ],
             difference=difference(held.left, held.right),
             is_same=held.left == held.right,
-            fields=typed or stored,
+            fields=typed or offered,
+            last=seen.last,
             problem=problem,
             guidelines=formatted(seen.guidelines.text),
             guideline_version=seen.guidelines.version,
@@ -217,19 +235,27 @@ class _Routes:
         return self.site.page(request, template, status_code, **choices, **values)
 
 
+def _number(value: object) -> int | None:
+    """Return a number of a form's hidden field; None: it is not there, or was tampered with."""
+    is_number = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10
+    return int(str(value)) if is_number else None
+
+
 def _annotator(request: Request) -> int:
     annotator_id = visitor(request).annotator_id
     assert annotator_id is not None, "only annotators have access"
     return annotator_id
 
 
-def _text(text: str) -> Text:
-    return Text(formatted(text), marked(text))
+def _text(text: str, shown: Callable[[str], Markup]) -> Text:
+    return Text(shown(text), marked(text))
 
 
-def _turn(message: Message) -> Turn:
+def _turn(message: Message, shown: Callable[[str], Markup]) -> Turn:
     known = message.role in _SPEAKERS
-    return Turn(message.role if known else "other", _SPEAKERS.get(message.role, message.role), _text(message.content))
+    return Turn(
+        message.role if known else "other", _SPEAKERS.get(message.role, message.role), _text(message.content, shown)
+    )
 
 
 def _options(past: Past) -> str:

@@ -14,6 +14,7 @@ import uvicorn
 from rlhf.labels.accounts import Role, has_owner, invite
 from rlhf.labels.store import LabelStore
 from rlhf.labels.web.app import create_app, loopback_hosts
+from rlhf.labels.web.connections import ImpatientProtocol
 from rlhf.labels.web.site import Site
 from sft.core.errors import UsageError
 
@@ -57,6 +58,7 @@ def serve(
             log_level="warning",
             lifespan="off",
             ws="none",
+            http=ImpatientProtocol,
             proxy_headers=is_https,
             forwarded_allow_ips="127.0.0.1,::1",
             server_header=False,

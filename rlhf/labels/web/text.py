@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import nh3
 from markdown_it import MarkdownIt
@@ -21,34 +22,73 @@ from sft.core.visible import code_point, replace_hidden
 
 FORMATTED_AT_MOST = 50_000
 """Longest text that is read as Markdown, in characters; a longer one is shown as it stands."""
+_REMEMBERED = 256
+"""Texts whose HTML is kept: the next annotators of a task come soon after the first."""
+REMEMBERED_AT_MOST = 10_000
+"""Longest text that is kept, in characters."""
+_MOST_CELLS = 10_000
+"""Of tables: Markdown adds the cells that short rows lack, so that 4 kB may become a page of 65 000."""
 _LEFT_OUT = Markup('<p class="note">Some of this text is only seen in the raw view.</p>')
-_TOO_LONG = Markup('<p class="note">This text is too long to be formatted; it is shown as it stands.</p>')
+_TOO_LONG = Markup(
+    '<p class="note">This text, or a table in it, is too long to be formatted; it is shown as it stands.</p>'
+)
 _BLOCKS = ("blockquote", "br", "code", "hr", "li", "ol", "p", "pre", "ul", "h3", "h4", "h5", "h6")
 _TAGS = {*_BLOCKS, "div", "em", "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr"}
 _SIDES = {"right", "center"}
 _CLASSES = {"div": {"code-name", "table"}, "span": {"link", "url"}, "th": _SIDES, "td": _SIDES}
-# Private use: no source text holds these once its hidden characters are marked.
+# Private use: no source text holds these once its hidden characters are marked, but its entities may.
 _MARK = "\ue000{}x{}\ue001"
-_MARKED = re.compile("\ue000([0-9A-F]{4,6})x([0-9]+)\ue001")
+_MARKED = re.compile("\ue000[0-9A-F]{4,6}x[0-9]+\ue001")
 _LIST_MARKER = re.compile(r"^[\s>*+\-0-9.)]+", re.MULTILINE)
+_RULE = re.compile(r"^[^\w\n]*\|[^\w\n]*$", re.MULTILINE)
+"""The line between a table's head and its rows, and what looks like one."""
 _TAG = re.compile(r"<[^>]*>")
 
 
 def formatted(text: str) -> Markup:
     """Return Markdown as HTML; headings begin at h3, for the page has its own."""
+    return _remembered(text) if len(text) <= REMEMBERED_AT_MOST else _formatted(text)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(text: str) -> Markup:
+    return _formatted(text)
+
+
+def _formatted(text: str) -> Markup:
     text = _lines(text)
-    if len(text) > FORMATTED_AT_MOST:
-        return _TOO_LONG + Markup('<pre class="raw">') + marked(text) + Markup("</pre>")
-    source = replace_hidden(text, lambda sign, count: _MARK.format(f"{ord(sign):04X}", count))
+    if len(text) > FORMATTED_AT_MOST or _cells(text) > _MOST_CELLS:
+        return as_it_stands(text)
+    issued: dict[str, str] = {}
+
+    def mark(sign: str, count: int) -> str:
+        placeholder = _MARK.format(f"{ord(sign):04X}", count)
+        issued[placeholder] = _sign(sign, count)
+        return placeholder
+
+    source = replace_hidden(text, mark)
     made = nh3.clean(_MARKDOWN.render(source), tags=_TAGS, attributes={"ol": {"start"}}, allowed_classes=_CLASSES)
-    note = _LEFT_OUT if _leaves_out(text, _MARKED.sub("", made)) else Markup()
-    made = _MARKED.sub(lambda found: _sign(chr(int(found[1], 16)), int(found[2])), made)
+    own = _MARKED.sub(lambda found: "" if found[0] in issued else found[0], made)
+    note = _LEFT_OUT if _leaves_out(text, own) else Markup()
+    # Markdown makes our brackets of entities too: what was not issued here is the text's own
+    made = _MARKED.sub(lambda found: issued.get(found[0], found[0]), made)
     return Markup(replace_hidden(made, _sign)) + note  # again: Markdown makes hidden characters of entities
+
+
+def as_it_stands(text: str) -> Markup:
+    """Return a text that is too long for `formatted`, and say so."""
+    return _TOO_LONG + Markup('<pre class="raw">') + marked(text) + Markup("</pre>")
 
 
 def marked(text: str) -> Markup:
     """Return a text as it stands, with its hidden characters written out."""
     return Markup(replace_hidden(str(escape(_lines(text))), _sign))
+
+
+def _cells(text: str) -> int:
+    """Return how many cells the tables of a text have at most."""
+    widest = max((row.count("|") + 1 for row in _RULE.findall(text)), default=0)
+    return widest * (text.count("\n") + 1)
 
 
 def _lines(text: str) -> str:

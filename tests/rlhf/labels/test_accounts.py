@@ -161,7 +161,5 @@ def test_an_erasure_takes_account_sessions_and_links(store, tmp_path):
 def test_an_erased_account_is_gone_from_the_file(store, tmp_path):
     joined(store, "Wilhelmina")
     assert b"Wilhelmina" in (tmp_path / "labels.sqlite").read_bytes()
-    with store.changing(PROJECT) as (connection, project):
-        remove_account(connection, account(connection, project, "Wilhelmina").annotator_id)
     store.erase(PROJECT, "Wilhelmina")
     assert b"Wilhelmina" not in (tmp_path / "labels.sqlite").read_bytes()

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from rlhf.labels.batches import BatchWriter
-from rlhf.labels.queue import Nothing, Purpose, Record, State, draw, record, release_expired
+from rlhf.labels.queue import Nothing, Purpose, Record, State, _open, draw, record, release_expired
 from rlhf.labels.records import Choice, Judgement
 from rlhf.labels.store import LabelStore
 from rlhf.labels.study import Study
@@ -106,10 +106,9 @@ def test_a_lease_that_is_not_expired_is_never_opened_again(store):
     ann = person(store, "ann")
     with desk(store) as now_open:
         held = now_open.label(ann)
-        row = {"project_id": now_open.project.id, "task_id": held.task_id, "annotator_id": ann, "purpose": "label"}
-        times = {"created_at": 0.0, "expires_at": 0.0, "revision": 0, "shown_left": "a", "state": "open"}
+    again = (PLAIN, ann, held.task_id, Purpose.LABEL, Choice.A, 5.0)
     with pytest.raises(IntegrityError), desk(store) as now_open:
-        now_open.connection.execute(LEASE.insert().values(**row, **times))
+        _open(now_open.connection, now_open.project, *again)
 
 
 # Qualification, gold and probes
@@ -168,9 +167,10 @@ def test_a_tie_of_any_kind_is_a_tie_and_a_skipped_gold_task_does_not_count(store
         assert record(now_open.connection, ann, Purpose.GOLD, last=2) == Record(1, 2)
 
 
-def test_shares_and_sides_are_as_asked(store):
+def test_shares_and_sides_are_as_asked(tmp_path):
     """250 tasks of one person; every count is inside what chance gives 999 times of 1,000."""
     study = settings(gold_share=0.2, probe_share=0.1, probe_after=3, pause_below=0.0, seed=3)
+    store = LabelStore(f"sqlite:///{tmp_path / 'labels.sqlite'}", create=True)
     fill(store, 250, gold=[Choice.A] * 120, settings=study)
     ann = person(store, "ann")
     given, left = Counter(), Counter()

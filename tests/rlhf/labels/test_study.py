@@ -85,6 +85,17 @@ def test_a_raised_overlap_opens_places_and_a_lowered_one_closes_them(store):
         assert len(list(labels.labels())) == 4
 
 
+def test_a_place_that_a_raised_overlap_opens_is_the_next_one(store):
+    ids = fill(store, 3)
+    ann, bob = person(store, "ann"), person(store, "bob")
+    with desk(store) as now_open:
+        assert [now_open.label(who).task_id for who in (ann, bob)] == ids[:2]
+    more = Study(**{**vars(PLAIN), "overlap": 2})
+    with desk(store, more) as now_open:
+        set_study(now_open.connection, now_open.project, more)
+        assert now_open.take(bob).task_id == ids[0]
+
+
 def test_an_overlap_belongs_to_its_project(store):
     fill(store, 1)
     ann = person(store, "ann")

@@ -6,7 +6,19 @@ from rlhf.labels.queue import Lease, Nothing, Purpose, State, release_expired
 from rlhf.labels.records import Choice, TieKind
 from rlhf.labels.store import LabelStore
 from rlhf.labels.study import Study, set_guidelines
-from rlhf.labels.submissions import Answer, Past, Progress, Receipt, Side, Status, Verdict, current, history, undo
+from rlhf.labels.submissions import (
+    Answer,
+    Past,
+    Progress,
+    Receipt,
+    Side,
+    Status,
+    Verdict,
+    current,
+    history,
+    taken_back,
+    undo,
+)
 from rlhf.labels.submissions import progress as progress_of
 from rlhf.labels.tables import EVENT
 from rlhf.labels.trust import trust_report
@@ -234,6 +246,23 @@ def test_undo_goes_back_step_by_step(store, ann):
         assert now_open.submit(held[1], revision=1).status is Status.CONFLICT
         assert now_open.submit(held[1], now=6.0, revision=2) == Receipt(Status.STORED, 3)
     assert len(labels(store)) == 1
+
+
+def test_what_was_undone_last_can_be_offered_again(store, ann):
+    first = Answer(Verdict.TIE, {"kind": Side.LEFT}, "both fine", flag="odd")
+    second = Answer(None, reason="not my field")
+    study = Study(attributes=("kind",), probe_share=0.0, gold_share=0.0)
+    with desk(store, study) as now_open:
+        held = now_open.take(ann)
+        assert taken_back(now_open.connection, held) is None
+        for revision, given in enumerate((first, None, second, None)):
+            if given is None:
+                undo(now_open.connection, now_open.project, study, ann, 5.0)
+                found = taken_back(now_open.connection, now_open.take(ann))
+                assert found == (first if revision == 1 else second)
+            else:
+                now_open.submit(held, given, revision=revision)
+    assert labels(store) == []
 
 
 def test_an_undo_that_is_sent_twice_takes_back_one_answer(store, ann):

@@ -12,17 +12,18 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from reward.calibration import Calibration
-from reward.model import load_scorer
+from reward.model import load_scorer, token_scores
 from reward.train import new_scorer
-from rlhf.config import Ensemble, PPOConfig, Selection
+from rlhf.config import Ensemble, ModelSharing, PPOConfig, Selection
 from rlhf.ppo import train as loop
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.targets import Targets, make_targets
 from rlhf.ppo.train import PPOInputs, PPOResult, train_ppo
 from sft.config import Dtype, ModelConfig, Schedule
-from sft.core.errors import DataError
+from sft.core.errors import ConfigError, DataError
+from sft.core.likelihood import token_statistics
 from sft.core.tracking import NullTracker
-from sft.model import build_tiny, load_tokenizer
+from sft.model import build_tiny, load_causal_lm, load_tokenizer
 
 CONFIG = PPOConfig(
     total_episodes=24,
@@ -72,11 +73,11 @@ Train = Callable[..., Ran]
 
 @pytest.fixture
 def train(sft_folder: Path, reward_folder: Path, requests, limits, runtime, tmp_path_factory) -> Train:
-    def trained(*, rewards=None, judge=None, gold=None, out_dir=None, **changes) -> Ran:
+    def trained(*, rewards=None, judge=None, gold=None, out_dir=None, start=None, **changes) -> Ran:
         told = Recorder()
         result = train_ppo(
             dataclasses.replace(CONFIG, **changes),
-            PPOInputs(sft_folder, rewards or [reward_folder], requests[:12], requests[20:40], judge),
+            PPOInputs(sft_folder, rewards or [reward_folder], requests[:12], requests[20:40], judge, start),
             limits=limits,
             runtime=runtime,
             seed=0,
@@ -322,6 +323,52 @@ def test_the_last_policy_within_the_kl_is_kept(train: Train):
     assert within[-1] >= 1
     assert f"kept the policy after iteration {within[-1]} (kl: {kls[within[-1]]:.3g})" in ran.told.notes
     assert same_policy(ran, train(**slowly | {"total_episodes": 8 * within[-1]}))
+
+
+# Where the policy starts
+
+
+@pytest.fixture
+def elsewhere(train: Train) -> Path:
+    """Return a policy that has left the reference."""
+    return train(**DRIFTING | {"total_episodes": 16}).result.checkpoint
+
+
+def test_a_policy_that_starts_elsewhere_is_held_to_the_sft_model(
+    train: Train, elsewhere: Path, seen, sft_folder: Path, reward_folder: Path
+):
+    seen.clear()
+    ran = train(start=elsewhere, total_episodes=8, critic_warmup_iterations=1)
+    rollout = seen[0][0]
+    mask_BR = rollout.responses.mask_BR
+    for folder, found_BR in ((elsewhere, rollout.logprobs_BR), (sft_folder, rollout.ref_logprobs_BR)):
+        model = load_causal_lm(folder, device=CPU, dtype=Dtype.FLOAT32)
+        expected_BR = token_statistics(model, rollout.prompts, rollout.responses, temperature=1.0).logprobs_BR
+        assert torch.allclose(found_BR[mask_BR], expected_BR[mask_BR], atol=1e-5)
+    critic = load_scorer(reward_folder, device=CPU, dtype=Dtype.FLOAT32)
+    raw_BR = token_scores(critic, rollout.prompts, rollout.responses)[:, :-1]
+    calibration = Calibration.load(reward_folder)
+    assert torch.allclose(
+        rollout.values_BR[mask_BR], ((raw_BR - calibration.offset) / calibration.temperature)[mask_BR], atol=1e-5
+    )
+    assert ran.column("objective/kl")[0] > 0.1
+    assert ran.column("val/first_ratio_deviation")[0] < 1e-5
+    assert same(ran.result.checkpoint, elsewhere)  # the critic warmed up, and the policy stood still
+
+
+def test_to_start_from_the_sft_model_is_to_start_from_nothing_else(train: Train, sft_folder: Path):
+    assert same_policy(train(), train(start=sft_folder))
+
+
+def test_a_start_of_other_tokens_is_refused(train: Train, tmp_path: Path):
+    build_tiny(ModelConfig(vocab_size=300, hidden_size=32), ["other words"] * 50, seed=0, out_dir=tmp_path / "other")
+    with pytest.raises(DataError, match="no KL is defined between them; start from a policy"):
+        train(start=tmp_path / "other")
+
+
+def test_adapters_cannot_start_elsewhere_than_their_base(train: Train, sft_folder: Path):
+    with pytest.raises(ConfigError, match=r"use ppo\.models=separate, or labels\.rounds=1"):
+        train(start=sft_folder, models=ModelSharing.SHARED)
 
 
 # The doctor

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +51,18 @@ def test_nothing_else_changes(text):
     kept = iter(text)
     assert all(sign in kept for sign in marked)
     assert visible(visible(text)) == visible(text)
+
+
+def test_no_hidden_character_passes_by_the_quick_look():
+    """Characters, one by one, are judged as their categories and the lists of blank ones say."""
+    for number in [*range(0x3200), *range(0xFD00, 0x10000), *range(0xE0000, 0xE0200), 0xE0FFF, 0xE1000, 0x10FFFF]:
+        sign = chr(number)
+        hidden = sign not in "\n\t" and (
+            unicodedata.category(sign) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
+            or number in (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2065, 0x2800, 0x3164)
+            or number == 0xFFA0
+            or 0xFE00 <= number <= 0xFE0F
+            or 0xFFF0 <= number <= 0xFFF8
+            or 0xE0000 <= number <= 0xE0FFF
+        )
+        assert (visible(f"a{sign}b") != f"a{sign}b") == hidden, hex(number)

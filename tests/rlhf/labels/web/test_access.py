@@ -11,6 +11,7 @@ from rlhf.labels import sessions
 from rlhf.labels.accounts import Role, disable
 from rlhf.labels.sessions import IDLE_S, csrf_token
 from rlhf.labels.store import LabelStore
+from rlhf.labels.study import NoTasks
 from rlhf.labels.web import access
 from rlhf.labels.web.access import BODY_LIMIT, Gate
 from rlhf.labels.web.app import join
@@ -29,6 +30,7 @@ HEADERS = {
 ROUTES = ("/open", "/own", "/any", "/work", "/work/{number}")
 ERRORS = {
     "storage": StorageError("/secret/labels.sqlite: database is locked"),
+    "tasks": NoTasks("project 'p' has no tasks to label; make some"),
     "usage": UsageError("/secret/labels.sqlite has none"),
     "data": DataError("a skipped task needs a reason"),
     "other": ZeroDivisionError("secret"),
@@ -326,6 +328,7 @@ def test_a_body_that_never_ends(app, annotator, monkeypatch):
     [
         ("storage", 503, "The label was NOT stored"),
         ("usage", 503, "The label was NOT stored"),
+        ("tasks", 409, "has no tasks to label; make some"),
         ("data", 422, "Nothing was stored: a skipped task needs a reason"),
         ("other", 500, "a fault of the program"),
     ],
@@ -336,7 +339,7 @@ def test_errors_tell_nothing_of_the_inside(app, how, status, said, caplog):
     assert said in response.text
     assert "secret" not in response.text
     assert ("retry-after" in response.headers) == (status == 503)
-    assert ("secret" in caplog.text) == (how != "data")
+    assert ("secret" in caplog.text) == (how not in ("data", "tasks"))
 
 
 def test_a_session_that_cannot_be_looked_up_is_an_error_and_not_nobody(app, store, annotator, tmp_path):

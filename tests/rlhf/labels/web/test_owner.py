@@ -261,7 +261,7 @@ def test_a_new_project(tmp_path):
     client = TestClient(app, cookies={"labels-p": token})
     page = client.get("/dashboard").text
     assert "<h1>0 of 6 labels</h1>" in page
-    assert "Nobody has an account yet" in page
+    assert "No annotator has an account yet" in page
     with store.changing("p") as (connection, project):
         hire(connection, project, "new")
     assert "not known yet" in client.get("/dashboard").text

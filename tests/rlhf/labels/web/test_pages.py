@@ -163,6 +163,25 @@ def test_undo_without_an_answer_changes_nothing(app, store):
     assert events(store) == []
 
 
+def test_undo_offers_the_answer_again_and_sent_twice_takes_back_one(app, store):
+    add_tasks(store, pairs(3))
+    client = enter(app, store)
+    first = client.get("/label").text
+    send(client, first, verdict="tie", reason="one")
+    second = client.get("/label").text
+    send(client, second, verdict="left_clearly", reason="two words")
+    page = client.get("/label").text
+    form = page[page.index('action="/undo"') :]
+    undo = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form[: form.index("</form>")]))
+    answers = [client.post("/undo", data=undo, headers=visits.OURS) for _ in range(2)]
+    assert [answer.headers["location"] for answer in answers] == [address(second)] * 2
+    assert [row[0] for row in events(store)] == ["label", "label", "undo"]
+    again = client.get(address(second)).text
+    assert re.search(r'value="left_clearly"[^>]* checked', again)
+    assert "two words" in again
+    assert "You have answered this task before" not in again
+
+
 def test_an_owner_reads_the_guidelines_and_labels_nothing(app, store):
     add_tasks(store, pairs(1))
     client = enter(app, store, "Ada", Role.OWNER)
