@@ -109,6 +109,11 @@ def create_command(
                 random_share=random_share,
             )
             counts[purpose.value] = done._asdict()
+            if pairs and not (done.queued or done.already):
+                raise DataError(
+                    f"no {purpose.value} task can be made: {done.identical} pairs have twice the same answer, "
+                    f"{done.empty} have one without text; give rows with two different answers"
+                )
         unused = [_put_aside(connection, project, made) for made in files.values() if made.bad]
     command = ["rlhf", "labels", "serve", "--project", name]
     command += ["--database", database] if database else []

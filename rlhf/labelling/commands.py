@@ -1,5 +1,6 @@
 """`rlhf labels export | erase`. With --json, standard output is one JSON document."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,10 @@ def export_command(
 
 
 def erase_command(
-    annotator: Annotated[str, typer.Argument(metavar="ANNOTATOR", help="Name, as the imported file has it.")],
+    annotator: Annotated[
+        str, typer.Argument(metavar="ANNOTATOR", help="Name: of the account, or as the imported file has it.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     database: DatabaseOption = None,
     project: ProjectOption = "default",
     as_json: JsonOption = False,
@@ -69,6 +73,8 @@ def erase_command(
     """Remove a person's name, labels and free texts for good; list every dataset and model that used the labels."""
     from rlhf.labelling.erasure import erase_annotator
 
+    if sys.stdin.isatty() and not yes:
+        typer.confirm(f"Remove all that {annotator!r} said in project {project!r}, for good?", abort=True, err=True)
     found = erase_annotator(open_store(database, registry), _existing(registry), project, annotator)
     if as_json:
         show(found.as_dict(), as_json)

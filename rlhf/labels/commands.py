@@ -16,7 +16,10 @@ from sft.core.errors import UsageError
 if TYPE_CHECKING:
     from rlhf.labels.store import LabelStore
 
-app = typer.Typer(help="Human preferences: import, report, status, export, erase, upgrade.", no_args_is_help=True)
+app = typer.Typer(
+    help="Human preferences: given by people here, or imported; reports, exports.",
+    no_args_is_help=True,
+)
 
 DatabaseOption = Annotated[
     str | None,

@@ -1,4 +1,7 @@
-"""A report of the labels on a terminal: one line a number, a table for a list; in a pipe plain and unwrapped."""
+"""A report of the labels on a terminal: one line a number, a table for a list; in a pipe plain and unwrapped.
+
+A list that is too wide for the terminal is shown row by row instead: a table of cut cells tells nothing.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +24,8 @@ def show(document: Mapping[str, object]) -> None:
     for name, value in document.items():
         if _is_table(value):
             console.print(f"\n{name}")
-            console.print(_table(value))
+            table = _table(value)
+            console.print(table if _widest(value) <= console.width else _records(value))
 
 
 def _lines(document: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
@@ -47,6 +51,26 @@ def _table(rows: object) -> Table:
     return table
 
 
+def _widest(rows: object) -> int:
+    """Return the columns of a terminal that a table needs so that no cell is wrapped."""
+    assert isinstance(rows, list)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return sum(2 + max(len(name), *(len(_cell(row.get(name))) for row in rows)) for name in names)
+
+
+def _records(rows: object) -> Table:
+    """Return rows one below the other, a line a value, without what is not known."""
+    assert isinstance(rows, list)
+    grid = Table.grid(padding=(0, 2))
+    for number, row in enumerate(rows):
+        if number:
+            grid.add_row("", "")
+        for name, value in row.items():
+            if value is not None and value != []:
+                grid.add_row(Text(name), Text(_cell(value)))
+    return grid
+
+
 def _is_estimate(value: Mapping[str, object]) -> bool:
     return value.keys() == {"value", "ci", "n"}
 
@@ -55,7 +79,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
     if isinstance(value, Mapping) and _is_estimate(value):
         interval = value["ci"]
         shown = ", ".join(_cell(end) for end in interval) if isinstance(interval, Sequence) else _cell(interval)

@@ -17,7 +17,7 @@ from rlhf.labels.tables import QUARANTINE, QUEUE, TASK
 from rlhf.labels.tasks import Pair
 from rlhf.registry import Registry
 from sft.config import RuntimeConfig
-from sft.core.errors import RLHFError
+from sft.core.errors import DataError, RLHFError
 from sft.core.text import Conversation, TokenLimits, encode_answer
 from sft.model import load_tokenizer
 
@@ -243,3 +243,16 @@ def test_the_database_lies_beside_the_registry(tmp_path: Path) -> None:
     assert f"rlhf labels serve --project trial --registry {root}" in result.stdout
     with LabelStore(default_url(root)).changing("trial") as (connection, _):
         assert connection.scalar(select(TASK.c.response_a)) == "x"
+
+
+def test_a_file_of_pairs_that_nobody_can_compare_makes_no_project(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "answers": ["x", "x"]}, {"prompt": "b", "answers": ["", "y"]}]
+    with pytest.raises(DataError, match="1 pairs have twice the same answer, 1 have one without text"):
+        create(tmp_path / "none", tmp_path / "labels.sqlite", "--from", write(tmp_path / "f.jsonl", rows))
+    found = create(
+        tmp_path / "none",
+        tmp_path / "labels.sqlite",
+        "--from",
+        write(tmp_path / "f.jsonl", [*rows, {"prompt": "c", "answers": ["x", "y"]}]),
+    )
+    assert found["label"]["queued"] == 1

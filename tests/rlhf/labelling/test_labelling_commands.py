@@ -1,4 +1,6 @@
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,20 @@ def test_the_formats_of_the_command_are_those_of_the_export():
 def test_help_loads_no_database():
     code = "import sys, rlhf.cli; sys.exit(any(m in sys.modules for m in ('sqlalchemy', 'torch', 'datasets')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "words", "is_erased"), [(b"n\n", (), False), (b"y\n", (), True), (b"", ("--yes",), True)]
+)
+def test_at_a_terminal_an_erasure_is_asked_about(
+    place, tmp_path, typed: bytes, words: tuple[str, ...], is_erased: bool
+):
+    ours, theirs = pty.openpty()
+    os.write(ours, typed)
+    command = [sys.executable, "-m", "rlhf", "labels", "erase", NAME, "--project", "p", *words]
+    done = subprocess.run([*command, "--registry", str(tmp_path / "registry")], stdin=theirs, capture_output=True)
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode == 0) == is_erased, done.stderr
+    assert (b"for good?" in done.stderr) == (not words)
+    assert (NAME.encode() in (tmp_path / "labels.sqlite").read_bytes()) == (not is_erased)
