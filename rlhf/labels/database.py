@@ -72,7 +72,7 @@ class Database:
         """Raise UsageError where the tables are not ours: a file of another program stays as it is."""
         with self.read() as connection:
             others = sorted(inspect(connection).get_table_names())
-        if others:
+        if others and SCHEMA.name not in others:  # ours, where another process has just made them
             raise UsageError(
                 f"{self} is the database of another program (it has the table {others[0]!r}); give one of your own "
                 "with --database, such as sqlite:///labels.sqlite"

@@ -1,3 +1,5 @@
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,14 @@ def test_an_event_id_is_never_used_again(tmp_path):
 def test_postgresql_can_hold_the_tables():
     for table in TABLES.sorted_tables:
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))
+
+
+def test_the_database_of_another_program_stays_as_it_is(tmp_path):
+    path = tmp_path / "theirs.sqlite"
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("create table session (id integer)")
+        theirs.commit()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is the database of another program.*'session'.*give one of your own"):
+        Database(f"sqlite:///{path}").create()
+    assert path.read_bytes() == before

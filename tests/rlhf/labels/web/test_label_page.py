@@ -107,7 +107,8 @@ def test_a_whole_run_by_mouse_without_scripts(opened: Opening, store: LabelStore
     follow(page, "text=Undo")
     page.click("label[for=both_bad]")
     follow(page, "#submit")
-    assert events(store)[4:] == [UNDONE, ("label", "tie", None, None, None)]
+    flagged_still = ("flag", None, None, None, "Unsafe or harmful")
+    assert events(store)[4:] == [UNDONE, ("label", "tie", None, None, None), flagged_still]
     follow(page, "text=My answers")
     assert page.locator(".history .choice").all_inner_texts() == ["Both bad", "Left slightly better"]
     follow(page, ".history li:nth-child(2) a")
@@ -116,7 +117,7 @@ def test_a_whole_run_by_mouse_without_scripts(opened: Opening, store: LabelStore
     assert page.is_checked("#attribute-2-right")
     page.click("label[for=tie]")
     follow(page, "#submit")
-    assert events(store)[6:] == [
+    assert events(store)[7:] == [
         ("label", "tie", None, None, "shorter"),
         ("label", "right", None, "honest", None),
     ]
