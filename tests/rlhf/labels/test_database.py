@@ -86,6 +86,6 @@ def test_the_database_of_another_program_stays_as_it_is(tmp_path):
         theirs.execute("create table session (id integer)")
         theirs.commit()
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="is the database of another program.*'session'.*give one of your own"):
+    with pytest.raises(UsageError, match=r"is the database of another program.*'session'.*give one of your own"):
         Database(f"sqlite:///{path}").create()
     assert path.read_bytes() == before
