@@ -102,7 +102,7 @@ def test_an_interruption_stops_the_sweep(error: Exception):
     ("words", "shown"),
     [
         (["--cfg", "job", "experiment=quickstart"], "kl_coef: 0.1"),
-        (["--help"], "experiment: hh_harmless, hh_qwen, quickstart"),
+        (["--help"], "experiment: hh_harmless, hh_qwen, iterative, quickstart"),
         (["--info", "defaults"], "rlhf_schema"),
         (["--version"], "Hydra 1.3"),
     ],
