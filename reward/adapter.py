@@ -58,8 +58,8 @@ def adapter_rank(folder: Path, *, base: Path) -> int | None:
     Raises:
         DataError: there is a description of adapters that makes no sense.
     """
-    about = _about(folder)
-    return about.r if about is not None and about.base == weights_digest(base) else None
+    about = _fitting(folder, base)
+    return None if about is None else about.r
 
 
 def load_adapter(folder: Path, *, base: Path) -> Adapter | None:
@@ -68,8 +68,8 @@ def load_adapter(folder: Path, *, base: Path) -> Adapter | None:
     Raises:
         DataError: what describes the adapters makes no sense.
     """
-    about = _about(folder)
-    if about is None or about.base != weights_digest(base):
+    about = _fitting(folder, base)
+    if about is None:
         return None
     weights = load_file(folder / FOLDER / _WEIGHTS)
     head = weights.pop(_HEAD, None)
@@ -82,6 +82,11 @@ class _About(NamedTuple):
     r: int
     alpha: float
     base: str
+
+
+def _fitting(folder: Path, base: Path) -> _About | None:
+    about = _about(folder)
+    return about if about is not None and about.base == weights_digest(base) else None
 
 
 def _about(folder: Path) -> _About | None:

@@ -273,8 +273,8 @@ def _held(config: ExperimentConfig, shapes: Shapes, on_gpu: bool) -> Iterator[Pa
     if ppo.models is ModelSharing.SEPARATE:
         yield Part("reference", frozen * shapes.policy.parameters, Phase.ALWAYS)
     for number, shape in enumerate(shapes.rewards):
-        is_adapter = number == 0 and shapes.reward_rank is not None and ppo.models is ModelSharing.SHARED
-        own = 4 * shape.adapter(shapes.reward_rank or 0) if is_adapter else frozen * shape.parameters
+        rank = shapes.reward_rank if number == 0 and ppo.models is ModelSharing.SHARED else None
+        own = frozen * shape.parameters if rank is None else 4 * shape.adapter(rank)
         yield Part(f"reward model {number + 1}", own, Phase.ALWAYS)
     if shapes.judge is not None:
         yield Part("judge", frozen * shapes.judge.parameters, Phase.ALWAYS)

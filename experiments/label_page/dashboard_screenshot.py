@@ -7,26 +7,22 @@ which. Writes label-dashboard.png and, for a look, the same in the dark and narr
 """
 
 import argparse
-import socket
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
-import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import select
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from label_people import START, Worker, open_study, pairs, work
+from label_server import serving
 
 from rlhf.labels import sessions
 from rlhf.labels.store import LabelStore, now
 from rlhf.labels.study import Study, set_guidelines
 from rlhf.labels.tables import ACCOUNT, ANNOTATOR
-from rlhf.labels.web.app import create_app
 
 PROJECT = "assistant-answers"
 STUDY = Study(overlap=3, gold_share=0.12, probe_share=0.08, probe_after=8, pause_window=20, pause_below=0.45, seed=1)
@@ -92,19 +88,11 @@ def main() -> None:
         store = LabelStore(f"sqlite:///{folder}/labels.sqlite", create=True)
         end = label(store)
         token = log_in(store, end)
-        listening = socket.create_server(("127.0.0.1", 0))
-        host = f"127.0.0.1:{listening.getsockname()[1]}"
-        app = create_app(store, PROJECT, clock=lambda: end, allowed_hosts={host})
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.05)
         with store.reading(PROJECT) as labels:
-            kofi = labels._connection.scalar(select(ANNOTATOR.c.id).where(ANNOTATOR.c.name == "Kofi"))
-        with sync_playwright() as playwright:
+            kofi = labels.connection.scalar(select(ANNOTATOR.c.id).where(ANNOTATOR.c.name == "Kofi"))
+        with serving(store, PROJECT, clock=lambda: end) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            site = (browser, f"http://{host}", token)
+            site = (browser, address, token)
             take(*site, output / "label-dashboard.png", "/dashboard", width=1440)
             take(*site, output / "dark.png", "/dashboard", width=1440, dark=True)
             take(*site, output / "narrow.png", "/dashboard", width=390)
@@ -112,8 +100,6 @@ def main() -> None:
             take(*site, output / "tasks.png", "/dashboard/tasks", width=1440)
             take(*site, output / "guidelines.png", "/dashboard/guidelines", width=1440)
             browser.close()
-        server.should_exit = True
-        thread.join()
 
 
 if __name__ == "__main__":

@@ -4,22 +4,22 @@ python experiments/label_page/screenshots.py --output docs
 """
 
 import argparse
-import threading
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import uvicorn
 from playwright.sync_api import Browser, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from label_server import serving
 
 from rlhf.labels.accounts import Role, invite
 from rlhf.labels.authentication import accept_invite
 from rlhf.labels.store import LabelStore
 from rlhf.labels.study import Study, set_guidelines, set_study
 from rlhf.labels.tasks import Pair, enqueue
-from rlhf.labels.web.app import create_app, loopback_hosts
 from rlhf.labels.web.site import Site
 from sft.core.text import Message
 
@@ -95,24 +95,6 @@ window between 5 and 20 works well for them in practice. Let me know if you have
 """
 
 
-@contextmanager
-def serving(store: LabelStore) -> Iterator[str]:
-    """Serve the project on a free port of this machine, in a thread."""
-    config = uvicorn.Config(app=None, port=0, log_level="warning", lifespan="off")
-    listener = config.bind_socket()
-    port = listener.getsockname()[1]
-    config.app = create_app(store, PROJECT, allowed_hosts=loopback_hosts(port))
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
 def fill(store: LabelStore) -> str:
     """Store tasks, settings and one annotator; return the token of their session."""
     with store.changing(PROJECT) as (connection, project):
@@ -152,7 +134,7 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox"], ignore_default_args=["--hide-scrollbars"]
         )
-        with serving(store) as url:
+        with serving(store, PROJECT) as url:
             picture(browser, url, token, output / "label-page.png", **desktop)
             picture(browser, url, token, output / "label-page-dark.png", color_scheme="dark", **desktop)
             picture(browser, url, token, output / "label-page-phone.png", **phone)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, Select, and_, func, select
 
 from rlhf.labels.queue import Lease, Purpose, State, lease, qualification_is_over, record, set_state
 from rlhf.labels.records import Choice, TieKind
@@ -221,27 +221,13 @@ def undo(
 
 def current(connection: Connection, held: Lease) -> Answer | None:
     """Return the answer of a lease that holds now, so that a page can show it again; None: there is none."""
-    first = EVENT.alias()
-    whole = (EVENT.c.project_id == first.c.project_id, EVENT.c.row_digest == first.c.row_digest)
-    columns = (*(EVENT.c[name] for name in _Row._fields), EVENT.c.guideline_version)
-    tables = LEASE.join(first, first.c.id == LEASE.c.answer_id).join(EVENT, and_(*whole))
-    chosen = select(*columns).select_from(tables).where(LEASE.c.id == held.id).order_by(EVENT.c.row_part)
-    rows = connection.execute(chosen).all()
-    if not rows:
-        return None
-    return _answer(held.shown_left, [_Row(*row[:-1]) for row in rows], int(rows[0].guideline_version))
+    return _answer_of(connection, held, select(LEASE.c.answer_id).where(LEASE.c.id == held.id))
 
 
 def taken_back(connection: Connection, held: Lease) -> Answer | None:
     """Return what a lease without an answer was answered before it was undone, to be offered again; None: nothing."""
     same = (EVENT.c.lease_id == held.id, EVENT.c.row_part == 0, EVENT.c.kind != EventKind.UNDO)
-    last = select(EVENT.c.row_digest).where(*same).order_by(EVENT.c.id.desc()).limit(1).scalar_subquery()
-    columns = (*(EVENT.c[name] for name in _Row._fields), EVENT.c.guideline_version)
-    whole = (EVENT.c.lease_id == held.id, EVENT.c.row_digest == last)
-    rows = connection.execute(select(*columns).where(*whole).order_by(EVENT.c.row_part)).all()
-    if not rows:
-        return None
-    return _answer(held.shown_left, [_Row(*row[:-1]) for row in rows], int(rows[0].guideline_version))
+    return _answer_of(connection, held, select(func.max(EVENT.c.id)).where(*same))
 
 
 def history(connection: Connection, annotator_id: int, limit: int = 50) -> list[Past]:
@@ -377,6 +363,18 @@ def _undone(
         return None
     rows = _stored(connection, project, _request(lease_id, revision))
     return lease_id if rows and rows[0].kind == EventKind.UNDO else None
+
+
+def _answer_of(connection: Connection, held: Lease, event_id: Select[tuple[int]]) -> Answer | None:
+    """Return the answer that an event belongs to; None: there is no such event."""
+    first = EVENT.alias()
+    whole = (EVENT.c.project_id == first.c.project_id, EVENT.c.row_digest == first.c.row_digest)
+    columns = (*(EVENT.c[name] for name in _Row._fields), EVENT.c.guideline_version)
+    chosen = select(*columns).select_from(first.join(EVENT, and_(*whole)))
+    rows = connection.execute(chosen.where(first.c.id == event_id.scalar_subquery()).order_by(EVENT.c.row_part)).all()
+    if not rows:
+        return None
+    return _answer(held.shown_left, [_Row(*row[:-1]) for row in rows], int(rows[0].guideline_version))
 
 
 def _answer(shown_left: Choice, rows: list[_Row], guideline_version: int) -> Answer:

@@ -169,7 +169,8 @@ class _Routes:
     def _seen(self, connection: Connection, project: Project, settings: Study, held: Lease) -> _Seen:
         done = progress(connection, held.annotator_id, self.site.clock())
         stored = current(connection, held)
-        offered = taken_back(connection, held) if stored is None else stored
+        was_undone = stored is None and held.revision > 0
+        offered = taken_back(connection, held) if was_undone else stored
         last = next(iter(history(connection, held.annotator_id, limit=1)), None)
         return _Seen(settings, guidelines(connection, project), done, held, stored, offered, last)
 

@@ -36,10 +36,11 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture
 def opened(browser: "Browser", store: LabelStore, person: "Person") -> "Iterator[Opening]":
     """Return what opens a page in a new browser, or with `beside` in another tab of the same one."""
-    from label_site import COOKIE, serving
+    from label_server import serving
+    from label_site import COOKIE, PROJECT
 
     contexts = []
-    with serving(store) as url:
+    with serving(store, PROJECT) as url:
 
         def new_page(beside: "Page | None" = None, path: str = "/label", **settings: object) -> "Page":
             if beside is None:

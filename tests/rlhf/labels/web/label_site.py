@@ -1,12 +1,9 @@
-"""A project with tasks, people who are logged in, and the real site on a free port, for tests of the label page."""
+"""A project with tasks and people who are logged in, for tests of the label page."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import uvicorn
 from sqlalchemy import select
 
 from rlhf.labels.accounts import Role, invite
@@ -16,7 +13,6 @@ from rlhf.labels.store import LabelStore
 from rlhf.labels.study import Study, set_guidelines, set_study
 from rlhf.labels.tables import EVENT
 from rlhf.labels.tasks import Pair, enqueue
-from rlhf.labels.web.app import create_app, loopback_hosts
 from rlhf.labels.web.site import Site
 
 if TYPE_CHECKING:
@@ -66,21 +62,3 @@ def _side(choice: str | None, shown_left: str | None) -> str | None:
     if choice in (None, "tie"):
         return choice
     return "left" if choice == shown_left else "right"
-
-
-@contextmanager
-def serving(store: LabelStore) -> Iterator[str]:
-    """Serve the project on a free port of this machine, in a thread."""
-    config = uvicorn.Config(app=None, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    listener = config.bind_socket()
-    port = listener.getsockname()[1]
-    config.app = create_app(store, PROJECT, allowed_hosts=loopback_hosts(port))
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()

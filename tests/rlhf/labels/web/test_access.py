@@ -27,7 +27,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-ROUTES = ("/open", "/own", "/any", "/work", "/work/{number}")
+ROUTES = ("/open", "/own", "/any", "/desk", "/desk/{number}")
 ERRORS = {
     "storage": StorageError("/secret/labels.sqlite: database is locked"),
     "tasks": NoTasks("project 'p' has no tasks to label; make some"),
@@ -58,8 +58,8 @@ def stand_in() -> Pages:
 
     annotators = frozenset({Role.ANNOTATOR})
     roles = {"/open": EVERYONE, "/own": frozenset({Role.OWNER}), "/any": frozenset(Role)}
-    theirs = dict.fromkeys(("/work", "/work/{number}", "/form", "/api/v1/work"), annotators)
-    router.add_api_route("/api/v1/work", told, methods=["GET", "POST"])
+    theirs = dict.fromkeys(("/desk", "/desk/{number}", "/form", "/api/v1/desk"), annotators)
+    router.add_api_route("/api/v1/desk", told, methods=["GET", "POST"])
     return Pages(router, {**roles, **theirs, "/fails/{how}": EVERYONE})
 
 
@@ -103,15 +103,15 @@ def is_safe(response) -> bool:
         ("/open", 200, 200, 200),
         ("/own", 401, 403, 200),
         ("/any", 401, 200, 200),
-        ("/work", 401, 200, 403),
-        ("/work/7", 401, 200, 403),
-        ("/api/v1/work", 401, 200, 403),
+        ("/desk", 401, 200, 403),
+        ("/desk/7", 401, 200, 403),
+        ("/api/v1/desk", 401, 200, 403),
         ("/undeclared", 403, 403, 403),
         ("/nowhere", 404, 404, 404),
-        ("/work/", 404, 404, 404),
-        ("/work/7/8", 404, 404, 404),
-        ("//work", 404, 404, 404),
-        ("/work%2f7", 401, 200, 403),
+        ("/desk/", 404, 404, 404),
+        ("/desk/7/8", 404, 404, 404),
+        ("//desk", 404, 404, 404),
+        ("/desk%2f7", 401, 200, 403),
         ("/openapi.json", 404, 404, 404),
         ("/docs", 404, 404, 404),
     ],
@@ -140,24 +140,24 @@ def test_routes_that_are_added_in_any_way_are_refused(app, owner):
 
 
 def test_a_browser_without_log_in_is_sent_to_it_and_a_program_is_told(app):
-    page = browser(app).get("/work", headers={"accept": "text/html,*/*"})
+    page = browser(app).get("/desk", headers={"accept": "text/html,*/*"})
     assert (page.status_code, page.headers["location"]) == (303, "/login")
     assert is_safe(page)
     for method, path, accept in (
-        ("POST", "/work", "text/html"),
-        ("GET", "/work", "*/*"),
-        ("GET", "/api/v1/work", "text/html"),
+        ("POST", "/desk", "text/html"),
+        ("GET", "/desk", "*/*"),
+        ("GET", "/api/v1/desk", "text/html"),
     ):
         response = browser(app).request(method, path, headers={"accept": accept, **OURS})
         assert response.status_code == 401
         assert "nothing was stored" in response.text
-    assert browser(app).get("/api/v1/work").json().keys() == {"error"}
+    assert browser(app).get("/api/v1/desk").json().keys() == {"error"}
 
 
 def test_a_method_that_a_page_does_not_have(app, annotator):
     response = browser(app, annotator).get("/form")
     assert (response.status_code, response.headers["allow"], is_safe(response)) == (405, "POST", True)
-    assert browser(app, annotator).head("/work").status_code == 405
+    assert browser(app, annotator).head("/desk").status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_websocket_is_closed(app):
 )
 def test_where_a_form_was_sent_from(app, annotator, headers, of_session, of_nobody):
     token = {"x-csrf-token": csrf_token(annotator)}
-    assert browser(app, annotator).post("/work", headers={**headers, **token}).status_code == of_session
+    assert browser(app, annotator).post("/desk", headers={**headers, **token}).status_code == of_session
     assert browser(app).post("/open", headers=headers).status_code == of_nobody
     assert browser(app, annotator).post("/open", headers=headers).status_code == of_nobody
     assert browser(app).get("/open", headers=headers).status_code == 200
@@ -267,16 +267,16 @@ def test_what_a_form_says_reaches_its_page(app, annotator):
 def test_bearer_is_for_the_api_and_needs_no_token(app, annotator, owner):
     client = browser(app)
     bearer = {"authorization": f"Bearer {annotator}"}
-    assert client.post("/api/v1/work", headers=bearer).json() == {"name": "Bo"}
-    assert client.post("/api/v1/work", headers={"authorization": f"bearer {annotator}"}).status_code == 200
-    assert client.get("/work", headers=bearer).status_code == 401
-    assert client.post("/work", headers=bearer).status_code == 401
-    assert client.post("/api/v1/work", headers={"authorization": f"Basic {annotator}"}).status_code == 401
-    assert client.post("/api/v1/work", headers={**bearer, "origin": "http://evil.tld"}).status_code == 403
+    assert client.post("/api/v1/desk", headers=bearer).json() == {"name": "Bo"}
+    assert client.post("/api/v1/desk", headers={"authorization": f"bearer {annotator}"}).status_code == 200
+    assert client.get("/desk", headers=bearer).status_code == 401
+    assert client.post("/desk", headers=bearer).status_code == 401
+    assert client.post("/api/v1/desk", headers={"authorization": f"Basic {annotator}"}).status_code == 401
+    assert client.post("/api/v1/desk", headers={**bearer, "origin": "http://evil.tld"}).status_code == 403
     with_cookie = browser(app, annotator)
-    assert with_cookie.post("/api/v1/work").status_code == 403
-    assert with_cookie.post("/api/v1/work", headers={"authorization": "Bearer wrong"}).status_code == 401
-    assert with_cookie.post("/api/v1/work", headers={"authorization": f"Bearer {owner}"}).status_code == 403
+    assert with_cookie.post("/api/v1/desk").status_code == 403
+    assert with_cookie.post("/api/v1/desk", headers={"authorization": "Bearer wrong"}).status_code == 401
+    assert with_cookie.post("/api/v1/desk", headers={"authorization": f"Bearer {owner}"}).status_code == 403
 
 
 @pytest.mark.parametrize(("size", "status"), [(BODY_LIMIT, 403), (BODY_LIMIT + 1, 413), (BODY_LIMIT * 30, 413)])
@@ -344,7 +344,7 @@ def test_errors_tell_nothing_of_the_inside(app, how, status, said, caplog):
 
 def test_a_session_that_cannot_be_looked_up_is_an_error_and_not_nobody(app, store, annotator, tmp_path):
     (tmp_path / "labels.sqlite").write_bytes(b"not a database" * 100)
-    response = browser(app, annotator).get("/work")
+    response = browser(app, annotator).get("/desk")
     assert (response.status_code, is_safe(response)) == (503, True)
 
 
@@ -354,21 +354,21 @@ def test_an_error_page_shows_markup_as_text(app):
 
 def test_a_session_ends_for_its_browser(app, store, annotator, clock):
     client = browser(app, annotator)
-    assert client.get("/work").status_code == 200
+    assert client.get("/desk").status_code == 200
     clock.now += IDLE_S - 1
-    assert client.get("/work").status_code == 200
+    assert client.get("/desk").status_code == 200
     clock.now += IDLE_S - 1
-    assert client.get("/work").status_code == 200
+    assert client.get("/desk").status_code == 200
     clock.now += IDLE_S
-    assert client.get("/work").status_code == 401
+    assert client.get("/desk").status_code == 401
 
 
 def test_who_is_disabled_is_out_at_once(app, store, annotator):
     client = browser(app, annotator)
-    assert client.get("/work").status_code == 200
+    assert client.get("/desk").status_code == 200
     with store.changing("p") as (connection, project):
         disable(connection, project, "Bo")
-    assert client.get("/work").status_code == 401
+    assert client.get("/desk").status_code == 401
 
 
 def test_a_request_writes_a_session_at_most_once_in_ten_minutes(app, store, annotator, clock, monkeypatch):
@@ -379,27 +379,27 @@ def test_a_request_writes_a_session_at_most_once_in_ten_minutes(app, store, anno
     start = clock()
     for minute in range(31):
         clock.now = start + 60 * minute
-        client.get("/work")
+        client.get("/desk")
     assert written == [start + 600 * n for n in (1, 2, 3)]
 
 
 def test_another_project_on_the_same_machine_has_another_cookie(app, store, annotator, clock):
     client = browser(app, annotator, cookie="labels-q")
-    assert client.get("/work").status_code == 401
+    assert client.get("/desk").status_code == 401
     other = join(Site(store, "q", clock), [stand_in()], [HOST])
     with store.changing("q"):
         pass
-    assert browser(other, annotator, cookie="labels-q").get("/work").status_code == 401
+    assert browser(other, annotator, cookie="labels-q").get("/desk").status_code == 401
 
 
 def test_by_https_the_cookie_is_bound_to_host_and_https(store, clock, annotator):
     app = join(Site(store, "p", clock, is_https=True), [stand_in()], [HOST])
-    assert browser(app, annotator).get("/work").status_code == 401
+    assert browser(app, annotator).get("/desk").status_code == 401
     client = browser(app, annotator, cookie="__Host-labels-p")
-    assert client.get("/work").status_code == 200
+    assert client.get("/desk").status_code == 200
     token = {"x-csrf-token": csrf_token(annotator)}
-    assert client.post("/work", headers={**token, "origin": f"https://{HOST}"}).status_code == 200
-    assert client.post("/work", headers={**token, "origin": f"http://{HOST}"}).status_code == 403
+    assert client.post("/desk", headers={**token, "origin": f"https://{HOST}"}).status_code == 200
+    assert client.post("/desk", headers={**token, "origin": f"http://{HOST}"}).status_code == 403
 
 
 def test_two_that_name_the_same_route_are_a_mistake(store):
