@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rlhf.labels.tasks import Pair
+from rlhf.labels.collection.tasks import Pair
 from sft.config import RuntimeConfig
 from sft.core.text import Conversation, TokenLimits, encode_answer
 

@@ -19,9 +19,9 @@ from sft.core.errors import DataError, UsageError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from rlhf.labels.queue import Purpose
+    from rlhf.labels.collection.queue import Purpose
+    from rlhf.labels.collection.tasks import Pair
     from rlhf.labels.store import Project
-    from rlhf.labels.tasks import Pair
     from rlhf.registry import Artifact, Registry
     from sft.core.progress import StageProgress
     from sft.core.rows import BadRow
@@ -72,11 +72,11 @@ def create_command(
 ) -> None:
     """Make tasks for people from a file of answers or from registered policies; the same again adds nothing."""
     _check_words(from_file, policy, prompts, select, reward or [], temperature)
-    from rlhf.labels.queue import Purpose
+    from rlhf.labels.collection.queue import Purpose
+    from rlhf.labels.collection.study import set_guidelines
+    from rlhf.labels.collection.study import study as study_of
+    from rlhf.labels.collection.tasks import Select, enqueue, revise_study
     from rlhf.labels.store import check_project
-    from rlhf.labels.study import set_guidelines
-    from rlhf.labels.study import study as study_of
-    from rlhf.labels.tasks import Select, enqueue, revise_study
 
     check_project(name)
     text = None if guidelines is None else _read_text(guidelines)
@@ -169,14 +169,14 @@ def _read_text(path: Path) -> str:
 
 
 def _given(gold: Path | None, qualification: Path | None) -> "list[tuple[Purpose, Path]]":
-    from rlhf.labels.queue import Purpose
+    from rlhf.labels.collection.queue import Purpose
 
     both = ((Purpose.GOLD, gold), (Purpose.QUALIFICATION, qualification))
     return [(purpose, path) for purpose, path in both if path is not None]
 
 
 def _read(path: Path, seed: int, pairs_per_prompt: int | None, *, needs_gold: bool = False) -> _Made:
-    from rlhf.labels.pair_files import read_pairs
+    from rlhf.labels.collection.pair_files import read_pairs
 
     found = read_pairs(path, seed=seed, pairs_per_prompt=pairs_per_prompt, needs_gold=needs_gold)
     return _Made(path, found.pairs, found.rows_in, found.bad, {"rows_in": found.rows_in, "pairs": len(found.pairs)})
@@ -184,7 +184,7 @@ def _read(path: Path, seed: int, pairs_per_prompt: int | None, *, needs_gold: bo
 
 def _by_purpose(files: "dict[Purpose, _Made]") -> "Iterator[tuple[Purpose, list[Pair]]]":
     """Yield the pairs by purpose; a row of the first file whose choice is known is a gold task."""
-    from rlhf.labels.queue import Purpose
+    from rlhf.labels.collection.queue import Purpose
 
     pairs = {purpose: list(made.pairs) for purpose, made in files.items()}
     first = pairs[Purpose.LABEL]
@@ -197,7 +197,7 @@ def _by_purpose(files: "dict[Purpose, _Made]") -> "Iterator[tuple[Purpose, list[
 
 def _put_aside(connection: "Connection", project: "Project", made: _Made) -> dict[str, object]:
     """Remember where the rows stood that were not used, as an import does; return the count and the first ones."""
-    from rlhf.labels.batches import BatchWriter, Quarantined
+    from rlhf.labels.importing.batches import BatchWriter, Quarantined
 
     writer = BatchWriter(connection, project, file=made.path.name, format="tasks")
     writer.quarantine([Quarantined(row.line, row.kind, digest) for row, digest in made.bad])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf import schema
 from rlhf.config import ExperimentConfig
-from rlhf.labels.quality import Preference
+from rlhf.labels.trust.quality import Preference
 from rlhf.registry import Artifact, Registry
 from rlhf.report import Results, StageResult, render, write_results
 from rlhf.run import Done, Run

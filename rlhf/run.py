@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rlhf.config import ExperimentConfig
 from rlhf.inputs import names_folder
-from rlhf.labels.quality import Preference
+from rlhf.labels.trust.quality import Preference
 from rlhf.registry import Artifact, Registry
 from rlhf.report import StageResult
 from rlhf.sources import Sources

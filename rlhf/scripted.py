@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
-from rlhf.labels.queue import Lease, Nothing, claim
+from rlhf.labels.collection.queue import Lease, Nothing, claim
+from rlhf.labels.collection.study import study
+from rlhf.labels.collection.submissions import Status, submit
+from rlhf.labels.collection.verdicts import Answer, Verdict
 from rlhf.labels.store import LabelStore, Project, pseudonym
-from rlhf.labels.study import study
-from rlhf.labels.submissions import Answer, Status, Verdict, submit
 from rlhf.labels.tables import ANNOTATOR
 from rlhf.labels.task_rows import insert_rows, matching
 from rlhf.simulation import Annotator

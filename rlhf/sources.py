@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from rlhf.config import ExperimentConfig, SimulationConfig
 from rlhf.labelling.datasets import training_dataset
-from rlhf.labels.csv_file import read_csv
-from rlhf.labels.export_rows import CSV_FILE
-from rlhf.labels.ingest import Ingested, ingest
-from rlhf.labels.quality import Preference, aggregate
+from rlhf.labels.exporting.csv_file import read_csv
+from rlhf.labels.exporting.export_rows import CSV_FILE
+from rlhf.labels.importing.ingest import Ingested, ingest
+from rlhf.labels.trust.quality import Preference, aggregate
 from rlhf.registry import Artifact, Registry
 from rlhf.simulation import (
     gold_utility,

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from rlhf.labels.queue import Lease, Purpose, claim
+from rlhf.labels.collection.queue import Lease, Purpose, claim
+from rlhf.labels.collection.study import Study, set_study
+from rlhf.labels.collection.submissions import Status, submit
+from rlhf.labels.collection.tasks import Pair, enqueue
+from rlhf.labels.collection.verdicts import Answer, Verdict
 from rlhf.labels.records import Choice
 from rlhf.labels.store import LabelStore, Project, now, pseudonym
-from rlhf.labels.study import Study, set_study
-from rlhf.labels.submissions import Answer, Status, Verdict, submit
 from rlhf.labels.tables import ACCOUNT, ANNOTATOR, LEASE
-from rlhf.labels.tasks import Pair, enqueue
 from sft.core.text import user
 
 GOOD = "good"

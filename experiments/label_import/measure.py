@@ -32,7 +32,7 @@ def generate(path: Path, megabytes: int, seed: int = 0) -> int:
 
 def measure(path: Path, database: Path) -> dict[str, object]:
     """Import a file in this process, which does nothing else."""
-    from rlhf.labels.imports import import_file
+    from rlhf.labels.importing.imports import import_file
     from rlhf.labels.store import LabelStore
 
     store = LabelStore(f"sqlite:///{database}", create=True)

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from label_people import START, Worker, open_study, pairs, work
 from label_server import serving
 
-from rlhf.labels import sessions
+from rlhf.labels.accounts import sessions
+from rlhf.labels.collection.study import Study, set_guidelines
 from rlhf.labels.store import LabelStore, now
-from rlhf.labels.study import Study, set_guidelines
 from rlhf.labels.tables import ACCOUNT, ANNOTATOR
 
 PROJECT = "assistant-answers"

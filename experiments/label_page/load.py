@@ -140,11 +140,11 @@ class Server:
 
 def make_project(database: Path, tasks: int, annotators: int) -> list[str]:
     """Make tasks and accounts, and return a session's token for each annotator."""
-    from rlhf.labels.accounts import Role, invite
-    from rlhf.labels.authentication import accept_invite
+    from rlhf.labels.accounts.authentication import accept_invite
+    from rlhf.labels.accounts.users import Role, invite
+    from rlhf.labels.collection.study import Study, set_study
+    from rlhf.labels.collection.tasks import Pair, enqueue
     from rlhf.labels.store import LabelStore
-    from rlhf.labels.study import Study, set_study
-    from rlhf.labels.tasks import Pair, enqueue
     from sft.core.text import user
 
     store = LabelStore(f"sqlite:///{database}", create=True)

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from label_server import serving
 
-from rlhf.labels.accounts import Role, invite
-from rlhf.labels.authentication import accept_invite
+from rlhf.labels.accounts.authentication import accept_invite
+from rlhf.labels.accounts.users import Role, invite
+from rlhf.labels.collection.study import Study, set_guidelines, set_study
+from rlhf.labels.collection.tasks import Pair, enqueue
 from rlhf.labels.store import LabelStore
-from rlhf.labels.study import Study, set_guidelines, set_study
-from rlhf.labels.tasks import Pair, enqueue
 from rlhf.labels.web.site import Site
 from sft.core.text import Message
 

@@ -20,8 +20,8 @@ from rlhf import preflight
 from rlhf.answers import sample_for_bias
 from rlhf.bias import BiasReport, counterfactual_prompts, make_probes, run_checks
 from rlhf.config import ExperimentConfig
-from rlhf.labels.ingest import ingest
-from rlhf.labels.quality import aggregate
+from rlhf.labels.importing.ingest import ingest
+from rlhf.labels.trust.quality import aggregate
 from rlhf.registry import Registry
 from rlhf.sources import Sources, write_simulated_labels
 from rlhf.stages.bias import COUNTERFACTUAL_REQUESTS, LENGTH_PROMPTS

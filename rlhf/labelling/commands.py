@@ -51,8 +51,8 @@ def export_command(
     if format not in EXPORT_FORMATS:
         raise UsageError(f"--format {format} is not known; use one of {', '.join(EXPORT_FORMATS)}")
     from rlhf.labelling.datasets import register_export
-    from rlhf.labels.export import ExportRequest
-    from rlhf.labels.export_rows import ExportFormat
+    from rlhf.labels.exporting.export import ExportRequest
+    from rlhf.labels.exporting.export_rows import ExportFormat
     from rlhf.registry import Registry
 
     store = open_store(database, registry)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rlhf.labels.export import (
+from rlhf.labels.exporting.export import (
     DATASHEET,
     ExportedDataset,
     ExportRequest,
@@ -22,7 +22,7 @@ from rlhf.labels.export import (
     remember,
     write_export,
 )
-from rlhf.labels.export_rows import ExportFormat
+from rlhf.labels.exporting.export_rows import ExportFormat
 from rlhf.labels.store import LabelStore
 from rlhf.registry import Artifact, Registry
 from rlhf.registry.artifact import check_name

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from rlhf.labelling.datasets import DATASET, ERASURE
-from rlhf.labels.store import Erased, LabelStore
+from rlhf.labels.removal import Erased, erased_before, erasing
+from rlhf.labels.store import LabelStore
 from rlhf.registry import Artifact, Lineage, Registry
 from sft.core.durable import json_digest, write_json
 
@@ -75,11 +76,11 @@ def erase_annotator(store: LabelStore, registry: Registry | None, project: str, 
 @contextmanager
 def _erasing(store: LabelStore, project: str, annotator: str) -> Iterator[Erased]:
     with store.reading(project) as labels:
-        before = labels.erased_before(annotator)
+        before = erased_before(labels.connection, labels.project, annotator)
     if before is not None:
         yield before
         return
-    with store.erasing(project, annotator) as erased:
+    with erasing(store, project, annotator) as erased:
         yield erased
 
 

@@ -58,7 +58,7 @@ def import_command(
     """Read a file of preferences into a project: all of it or nothing; rows that are there already are left out."""
     wanted = _format(format)
     columns = _mapping(mapping or [])
-    from rlhf.labels.imports import import_file
+    from rlhf.labels.importing.imports import import_file
 
     store = open_store(database, registry, create=True)
     report = import_file(store, project, file, format=wanted, source=source, licence=licence, mapping=columns)
@@ -76,7 +76,7 @@ def report_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Say how far the labels can be trusted: agreement, annotators, ranking of the models."""
-    from rlhf.labels.trust import trust_report
+    from rlhf.labels.trust.report import trust_report
 
     with open_store(database, registry).reading(project) as labels:
         labels.check_attribute(attribute)
@@ -92,7 +92,7 @@ def status_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Say how far the people are who label: progress, pace, agreement, everybody's numbers."""
-    from rlhf.labels.monitor import status
+    from rlhf.labels.collection.monitor import status
 
     show(status(open_store(database, registry), project, time.time()), as_json)
 
@@ -140,6 +140,6 @@ def show(document: dict[str, object], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    from rlhf.labels import render
+    from rlhf.labels.trust import render
 
     render.show(document)

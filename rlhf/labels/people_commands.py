@@ -71,7 +71,7 @@ def invite_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Make a link that makes one account; the person behind it chooses name and password."""
-    from rlhf.labels.accounts import Role, invite
+    from rlhf.labels.accounts.users import Role, invite
 
     roles = [known.value for known in Role]
     if role not in roles:
@@ -93,7 +93,7 @@ def reset_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Make a link by which somebody chooses a new password; until then the old one holds."""
-    from rlhf.labels.accounts import invite_reset
+    from rlhf.labels.accounts.users import invite_reset
 
     with _changing(database, registry, project) as (connection, known):
         now = time.time()
@@ -109,7 +109,7 @@ def list_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """List the accounts of a project."""
-    from rlhf.labels.accounts import accounts
+    from rlhf.labels.accounts.users import accounts
 
     with _changing(database, registry, project) as (connection, known):
         found = accounts(connection, known)
@@ -137,7 +137,7 @@ def pause_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Give an annotator no more tasks until `resume`; what they did stays."""
-    from rlhf.labels.accounts import pause
+    from rlhf.labels.accounts.users import pause
 
     with _changing(database, registry, project) as (connection, known):
         pause(connection, known, name, reason, time.time())
@@ -153,7 +153,7 @@ def resume_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Let a paused annotator go on."""
-    from rlhf.labels.accounts import resume
+    from rlhf.labels.accounts.users import resume
 
     with _changing(database, registry, project) as (connection, known):
         resume(connection, known, name)
@@ -169,7 +169,7 @@ def disable_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Log somebody out and keep them out; `reset` lets them in again. What they did stays."""
-    from rlhf.labels.accounts import disable
+    from rlhf.labels.accounts.users import disable
 
     with _changing(database, registry, project) as (connection, known):
         disable(connection, known, name)

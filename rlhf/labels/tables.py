@@ -143,7 +143,7 @@ STUDY = Table(
     Column("project_id", ForeignKey("project.id"), primary_key=True),
     Column("settings", Text, nullable=False),
 )
-"""How people label in a project: `rlhf.labels.study.Study` as JSON."""
+"""How people label in a project: `rlhf.labels.collection.study.Study` as JSON."""
 GUIDELINES = Table(
     "guidelines",
     TABLES,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rlhf import schema
 from rlhf.bias import counterfactual_prompts, make_probes, run_checks
-from rlhf.labels.quality import Preference
+from rlhf.labels.trust.quality import Preference
 from rlhf.registry import Artifact
 from rlhf.run import Built, Done, Run, digest_of
 from sft.core.durable import json_digest

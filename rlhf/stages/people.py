@@ -16,12 +16,12 @@ from sqlalchemy import Connection
 
 from rlhf.config import LabelSource
 from rlhf.labelling.datasets import ERASURE, register_export, training_dataset
-from rlhf.labels.export import ExportRequest
-from rlhf.labels.export_rows import ExportFormat
-from rlhf.labels.pair_files import read_pairs
+from rlhf.labels.collection.pair_files import read_pairs
+from rlhf.labels.collection.study import Study, set_study
+from rlhf.labels.collection.tasks import Pair, enqueue, revise_study, task_ids_of
+from rlhf.labels.exporting.export import ExportRequest
+from rlhf.labels.exporting.export_rows import ExportFormat
 from rlhf.labels.store import LabelStore, Project, ProjectLabels, default_url
-from rlhf.labels.study import Study, set_study
-from rlhf.labels.tasks import Pair, enqueue, revise_study, task_ids_of
 from rlhf.registry import Artifact
 from rlhf.run import Built, Done, Run, read_stage
 from rlhf.simulation import make_annotators

@@ -8,7 +8,7 @@ import numpy as np
 
 from reward.data import Comparison
 from rlhf import schema
-from rlhf.labels.quality import Preference
+from rlhf.labels.trust.quality import Preference
 from rlhf.registry import Artifact
 from rlhf.run import Built, Done, Run, digest_of
 from sft.core.errors import DataError

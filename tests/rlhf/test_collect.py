@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from rlhf.answer_pairs import BATCH_SIZE, Sampled, Source, sample_pairs, score_margins, uncertainty
 from rlhf.cli import app
+from rlhf.labels.collection.study import guidelines, study
+from rlhf.labels.collection.tasks import Pair
 from rlhf.labels.store import LabelStore, default_url
-from rlhf.labels.study import guidelines, study
 from rlhf.labels.tables import QUARANTINE, QUEUE, TASK
-from rlhf.labels.tasks import Pair
 from rlhf.registry import Registry
 from sft.config import RuntimeConfig
 from sft.core.errors import DataError, RLHFError

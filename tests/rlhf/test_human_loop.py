@@ -17,11 +17,12 @@ from sqlalchemy import select
 from rlhf import preflight
 from rlhf.config import LabelsConfig
 from rlhf.labelling.erasure import erase_annotator
-from rlhf.labels.export_rows import CSV_FILE
-from rlhf.labels.queue import Lease, Purpose, claim
+from rlhf.labels.collection.queue import Lease, Purpose, claim
+from rlhf.labels.collection.study import study
+from rlhf.labels.collection.submissions import submit
+from rlhf.labels.collection.verdicts import Answer, Verdict
+from rlhf.labels.exporting.export_rows import CSV_FILE
 from rlhf.labels.store import LabelStore, ProjectLabels
-from rlhf.labels.study import study
-from rlhf.labels.submissions import Answer, Verdict, submit
 from rlhf.labels.tables import ANNOTATOR, EVENT, LEASE, QUEUE
 from rlhf.pipeline import Trained, train_rounds
 from rlhf.registry import Artifact, Registry

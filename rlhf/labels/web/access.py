@@ -25,10 +25,10 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlhf.labels import sessions
-from rlhf.labels.accounts import Role
-from rlhf.labels.sessions import Session
-from rlhf.labels.study import NoTasks
+from rlhf.labels.accounts import sessions
+from rlhf.labels.accounts.sessions import Session
+from rlhf.labels.accounts.users import Role
+from rlhf.labels.collection.study import NoTasks
 from rlhf.labels.web.site import EVERYONE, Site, Visitor
 from sft.core.errors import DataError, RLHFError
 

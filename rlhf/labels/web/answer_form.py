@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from rlhf.labels.submissions import Answer, Side, Verdict
+from rlhf.labels.collection.verdicts import Answer, Side, Verdict
 from sft.core.errors import DataError
 
 LONGEST_TEXT = 10_000

@@ -8,11 +8,13 @@ from math import ceil
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlhf.labels import queue, sessions, submissions
-from rlhf.labels.accounts import Role
-from rlhf.labels.authentication import Entered, log_in
-from rlhf.labels.study import guidelines, study
-from rlhf.labels.submissions import Answer, Side, Status, Verdict
+from rlhf.labels.accounts import sessions
+from rlhf.labels.accounts.authentication import Entered, log_in
+from rlhf.labels.accounts.users import Role
+from rlhf.labels.collection import history, queue, submissions
+from rlhf.labels.collection.study import guidelines, study
+from rlhf.labels.collection.submissions import Status
+from rlhf.labels.collection.verdicts import Answer, Side, Verdict
 from rlhf.labels.web.login import address, hashing, refused
 from rlhf.labels.web.site import EVERYONE, Pages, Site, visitor
 
@@ -191,7 +193,7 @@ def _tasks(router: APIRouter, site: Site) -> None:
     def progress(request: Request) -> Progress:
         """Say how much was done."""
         with site.reading() as (connection, _):
-            found = submissions.progress(connection, _annotator(request), site.clock())
+            found = history.progress(connection, _annotator(request), site.clock())
         return Progress(done=found.done, today=found.today)
 
 

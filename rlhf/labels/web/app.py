@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from rlhf.labels.accounts import Role
+from rlhf.labels.accounts.users import Role
 from rlhf.labels.store import LabelStore
 from rlhf.labels.web import api, login, owner, pages
 from rlhf.labels.web.access import Gate, refusal

@@ -9,10 +9,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from rlhf.labels import sessions
-from rlhf.labels.accounts import Invite, Role, open_invite
-from rlhf.labels.authentication import Entered, Refused, accept_invite, change_password, log_in
-from rlhf.labels.passwords import SHORTEST
+from rlhf.labels.accounts import sessions
+from rlhf.labels.accounts.authentication import Entered, Refused, accept_invite, change_password, log_in
+from rlhf.labels.accounts.passwords import SHORTEST
+from rlhf.labels.accounts.users import Invite, Role, open_invite
 from rlhf.labels.web.access import Refusal
 from rlhf.labels.web.site import EVERYONE, Pages, Site, visitor
 from sft.core.errors import DataError, UsageError

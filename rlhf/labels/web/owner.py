@@ -11,12 +11,13 @@ from fastapi import APIRouter, Form, HTTPException, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
-from rlhf.labels.accounts import INVITE_DAYS, Role, accounts, invite, pause, resume
-from rlhf.labels.monitor import contested, reported
-from rlhf.labels.people import Standing
-from rlhf.labels.snapshot import TaskText, texts, versions
-from rlhf.labels.store import EventKind, Project
-from rlhf.labels.study import set_guidelines
+from rlhf.labels.accounts.users import INVITE_DAYS, Role, accounts, invite, pause, resume
+from rlhf.labels.collection.monitor import contested, reported
+from rlhf.labels.collection.people import Standing
+from rlhf.labels.collection.snapshot import TaskText, texts, versions
+from rlhf.labels.collection.study import set_guidelines
+from rlhf.labels.events import EventKind
+from rlhf.labels.store import Project
 from rlhf.labels.web import owner_views as views
 from rlhf.labels.web.api import ERRORS
 from rlhf.labels.web.owner_models import DashboardModel

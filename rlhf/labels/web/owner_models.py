@@ -1,8 +1,8 @@
-"""What GET /api/v1/dashboard answers: the numbers of `rlhf.labels.monitor.Overview` as JSON."""
+"""What GET /api/v1/dashboard answers: the numbers of `rlhf.labels.collection.monitor.Overview` as JSON."""
 
 from pydantic import BaseModel, ConfigDict
 
-from rlhf.labels.people import Standing
+from rlhf.labels.collection.people import Standing
 
 
 class _Declared(BaseModel):
@@ -20,7 +20,7 @@ class EstimateModel(_Declared):
 
 
 class PaceModel(_Declared):
-    """See `rlhf.labels.monitor.Pace`."""
+    """See `rlhf.labels.collection.monitor.Pace`."""
 
     labels: int
     hours: float
@@ -29,7 +29,7 @@ class PaceModel(_Declared):
 
 
 class ProgressModel(_Declared):
-    """See `rlhf.labels.monitor.Progress`."""
+    """See `rlhf.labels.collection.monitor.Progress`."""
 
     tasks: int
     complete: int
@@ -46,7 +46,7 @@ class ProgressModel(_Declared):
 
 
 class AgreementModel(_Declared):
-    """See `rlhf.labels.agreement.Agreement`."""
+    """See `rlhf.labels.trust.agreement.Agreement`."""
 
     raw: EstimateModel
     cohen_kappa: EstimateModel
@@ -56,7 +56,7 @@ class AgreementModel(_Declared):
 
 
 class AnnotatorModel(_Declared):
-    """See `rlhf.labels.people.AnnotatorNumbers`."""
+    """See `rlhf.labels.collection.people.AnnotatorNumbers`."""
 
     id: int
     name: str
@@ -80,7 +80,7 @@ class AnnotatorModel(_Declared):
 
 
 class DashboardModel(_Declared):
-    """See `rlhf.labels.monitor.Overview`."""
+    """See `rlhf.labels.collection.monitor.Overview`."""
 
     project: str
     time: float

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from rlhf.labels.agreement import Agreement
-from rlhf.labels.monitor import HOURS_SHOWN, Doubt, Progress
-from rlhf.labels.people import AnnotatorNumbers, golds, is_fast
+from rlhf.labels.collection.monitor import HOURS_SHOWN, Doubt, Progress
+from rlhf.labels.collection.people import AnnotatorNumbers, golds, is_fast
+from rlhf.labels.collection.snapshot import Snapshot, TaskText
 from rlhf.labels.records import Choice
-from rlhf.labels.snapshot import Snapshot, TaskText
+from rlhf.labels.trust.agreement import Agreement
 from rlhf.labels.web.plots import Dot, Part, bar_plot, dot_plot, history_plot, progress_bar
 from rlhf.labels.web.watch import Seen
 from sft.core.statistics import Estimate

@@ -14,24 +14,13 @@ from markupsafe import Markup
 from sqlalchemy import Connection
 from starlette.datastructures import FormData
 
-from rlhf.labels.accounts import Role
-from rlhf.labels.queue import Lease, Nothing, claim, lease
+from rlhf.labels.accounts.users import Role
+from rlhf.labels.collection.history import Past, Progress, current, history, progress, taken_back
+from rlhf.labels.collection.queue import Lease, Nothing, claim, lease
+from rlhf.labels.collection.study import Guidelines, Study, guidelines, study
+from rlhf.labels.collection.submissions import Receipt, Status, submit, undo
+from rlhf.labels.collection.verdicts import Answer, Side
 from rlhf.labels.store import Project
-from rlhf.labels.study import Guidelines, Study, guidelines, study
-from rlhf.labels.submissions import (
-    Answer,
-    Past,
-    Progress,
-    Receipt,
-    Side,
-    Status,
-    current,
-    history,
-    progress,
-    submit,
-    taken_back,
-    undo,
-)
 from rlhf.labels.web.answer_form import ATTRIBUTE, FLAGS, LONGEST_TEXT, OPTIONS, SKIPS, Fields, answer, fields_of, sent
 from rlhf.labels.web.diff import difference
 from rlhf.labels.web.site import Pages, Site, visitor

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import uvicorn
 
-from rlhf.labels.accounts import Role, has_owner, invite
+from rlhf.labels.accounts.users import Role, has_owner, invite
 from rlhf.labels.store import LabelStore
 from rlhf.labels.web.app import create_app, loopback_hosts
 from rlhf.labels.web.connections import ImpatientProtocol

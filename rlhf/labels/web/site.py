@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from sqlalchemy import Connection
 
-from rlhf.labels.accounts import Role
+from rlhf.labels.accounts.users import Role
 from rlhf.labels.store import LabelStore, Project
 from sft.core.database import BUSY_TIMEOUT_S
 from sft.core.errors import StorageError

@@ -4,8 +4,8 @@ from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
-from rlhf.labels.monitor import Doubt, Overview, doubts, overview, progress
-from rlhf.labels.snapshot import Snapshot, people, snapshot
+from rlhf.labels.collection.monitor import Doubt, Overview, doubts, overview, progress
+from rlhf.labels.collection.snapshot import Snapshot, people, snapshot
 from rlhf.labels.web.site import Site
 
 FRESH_SECONDS = 30.0

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from rlhf.labels.imports import import_file
+from rlhf.labels.importing.imports import import_file
 from rlhf.labels.store import LabelStore
 from rlhf.registry import Artifact, Registry
 from sft.core.durable import json_digest

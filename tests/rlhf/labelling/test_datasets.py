@@ -6,9 +6,9 @@ import pytest
 from labels_and_registry import NAME, ROWS, Place, place_in
 
 from rlhf.labelling.datasets import DATASET, RegisteredExport, register_export, training_dataset
-from rlhf.labels.csv_file import read_csv
-from rlhf.labels.export import ExportRequest
-from rlhf.labels.export_rows import ExportFormat
+from rlhf.labels.exporting.csv_file import read_csv
+from rlhf.labels.exporting.export import ExportRequest
+from rlhf.labels.exporting.export_rows import ExportFormat
 from sft.core.durable import broken_files, file_digest, folder_digest
 from sft.core.errors import DataError, StorageError, UsageError
 

@@ -6,9 +6,9 @@ from sqlalchemy import select
 
 from rlhf.labelling.datasets import register_export, training_dataset
 from rlhf.labelling.erasure import Affected, erase_annotator
-from rlhf.labels.export import ExportRequest
-from rlhf.labels.export_rows import ExportFormat
-from rlhf.labels.store import EventKind
+from rlhf.labels.events import EventKind
+from rlhf.labels.exporting.export import ExportRequest
+from rlhf.labels.exporting.export_rows import ExportFormat
 from rlhf.labels.tables import ANNOTATOR, EVENT
 from rlhf.registry import Artifact, Registry
 from sft.core.durable import broken_files, folder_digest

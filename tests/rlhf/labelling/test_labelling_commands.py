@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from rlhf.cli import app
 from rlhf.labelling.commands import EXPORT_FORMATS
-from rlhf.labels.export_rows import ExportFormat
+from rlhf.labels.exporting.export_rows import ExportFormat
 from sft.core.durable import broken_files
 from sft.core.errors import UsageError
 

@@ -16,8 +16,9 @@ from sqlalchemy import Engine, event
 from rlhf.labelling import datasets
 from rlhf.labelling.datasets import DATASET, ERASURE, register_export
 from rlhf.labelling.erasure import erase_annotator
-from rlhf.labels.export import ExportRequest
-from rlhf.labels.export_rows import ExportFormat
+from rlhf.labels.exporting.export import ExportRequest
+from rlhf.labels.exporting.export_rows import ExportFormat
+from rlhf.labels.removal import erased_before
 from rlhf.labels.store import LabelStore
 from rlhf.registry import Artifact, Registry
 from sft.core.durable import broken_files
@@ -81,7 +82,7 @@ def exports(place: Place) -> list[Artifact]:
 
 def is_gone(place: Place) -> bool:
     with place.store.reading("p") as labels:
-        return labels.erased_before(NAME) is not None
+        return erased_before(labels.connection, labels.project, NAME) is not None
 
 
 def is_marked(place: Place, dataset: Artifact) -> bool:

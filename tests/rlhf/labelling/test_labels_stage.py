@@ -9,8 +9,8 @@ from labels_and_registry import NAME, ROWS, Place, place_in
 
 from rlhf.labelling.datasets import register_export
 from rlhf.labelling.erasure import erase_annotator
-from rlhf.labels.export import ExportRequest
-from rlhf.labels.export_rows import ExportFormat
+from rlhf.labels.exporting.export import ExportRequest
+from rlhf.labels.exporting.export_rows import ExportFormat
 from rlhf.preflight import check
 from rlhf.registry import Registry
 from rlhf.run import Done, Run

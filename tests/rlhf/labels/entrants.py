@@ -11,10 +11,10 @@ pytest.importorskip("argon2")
 
 from argon2 import PasswordHasher
 
-from rlhf.labels import passwords, sessions
-from rlhf.labels.accounts import Role, account, invite
-from rlhf.labels.authentication import Entered, Refused, accept_invite, log_in
-from rlhf.labels.sessions import Session
+from rlhf.labels.accounts import passwords, sessions
+from rlhf.labels.accounts.authentication import Entered, Refused, accept_invite, log_in
+from rlhf.labels.accounts.sessions import Session
+from rlhf.labels.accounts.users import Role, account, invite
 from rlhf.labels.store import LabelStore, Project
 
 PROJECT = "p"

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from rlhf.labels.queue import Lease, Nothing, Purpose, claim, lease
+from rlhf.labels.collection.queue import Lease, Nothing, Purpose, claim, lease
+from rlhf.labels.collection.study import Study, set_study
+from rlhf.labels.collection.submissions import Receipt, submit
+from rlhf.labels.collection.verdicts import Answer, Side, Verdict
 from rlhf.labels.records import Choice
 from rlhf.labels.store import LabelStore, Project, pseudonym
-from rlhf.labels.study import Study, set_study
-from rlhf.labels.submissions import Answer, Receipt, Side, Verdict, submit
 from rlhf.labels.tables import ACCOUNT, ANNOTATOR, QUEUE
 from rlhf.labels.task_rows import ModelAnswer, task_ids, task_row
 from sft.core.text import user

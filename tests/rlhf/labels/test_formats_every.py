@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from label_rows import EXCHANGED, ROWS, exchanged, parse_rows
 
 from rlhf.labels.formats import JOINERS, PARSERS, detect
-from rlhf.labels.ingest import ingest
+from rlhf.labels.importing.ingest import ingest
 from rlhf.labels.records import Choice, Judgement
 from sft.config import LabelFormat
 from sft.core.errors import DataError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from label_rows import ROWS, changed, messages, parse_rows
 
-from rlhf.labels.ingest import Ingested, ingest
+from rlhf.labels.importing.ingest import Ingested, ingest
 from rlhf.labels.records import Choice
 from sft.config import LabelFormat as F
 from sft.core.rows import RowError

@@ -10,7 +10,7 @@ from label_rows import ROWS, changed, node, parse_rows, rated, reply
 from rlhf.labels.formats import JOINERS, PARSERS, rejected, rows_behind
 from rlhf.labels.formats.compare import MAX_ANSWERS
 from rlhf.labels.formats.trees import MAX_TURNS
-from rlhf.labels.ingest import ingest
+from rlhf.labels.importing.ingest import ingest
 from rlhf.labels.records import Choice, Judgement
 from sft.config import LabelFormat as F
 from sft.core.rows import BadRow, Row, RowError

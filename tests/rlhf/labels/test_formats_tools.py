@@ -6,7 +6,7 @@ import pytest
 from label_rows import ROWS, annotation, changed, parse_rows
 
 from rlhf.labels.formats import ColumnMapping, mapped
-from rlhf.labels.ingest import ingest
+from rlhf.labels.importing.ingest import ingest
 from rlhf.labels.records import Choice, TieKind
 from sft.config import LabelFormat as F
 from sft.core.rows import Row, RowError, read_rows

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from label_removal import erase
 from sqlalchemy import Connection, Engine, MetaData, Table, event, inspect, select, text
 
 from rlhf.labels.database import SCHEMA_VERSION, Database
-from rlhf.labels.export import ExportRequest, write_export
-from rlhf.labels.export_rows import ExportFormat
-from rlhf.labels.imports import import_file
+from rlhf.labels.exporting.export import ExportRequest, write_export
+from rlhf.labels.exporting.export_rows import ExportFormat
+from rlhf.labels.importing.imports import import_file
 from rlhf.labels.migrations import _STEPS, upgrade
 from rlhf.labels.store import LabelStore
 from rlhf.labels.tables import SCHEMA, TABLES
@@ -135,7 +136,7 @@ def test_old_labels_exports_and_erasures_are_used_as_before(old_url, tmp_path):
     path.write_text("prompt,response_a,response_b,label,annotator\nnew,x,y,a,Edsger\nnew,x,y,b,Grace\n")
     report = import_file(store, "rice", path)
     assert (report.comparisons, report.reasons, report.annotators) == (1, {"erased annotator": 1}, 2)
-    assert store.erase("rice", "Grace").exports == [first, second]
+    assert erase(store, "rice", "Grace").exports == [first, second]
 
 
 def exports(connection: Connection) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ from entrants import PROJECT, invited, joined, new_store, opening, session
 from typer.testing import CliRunner
 
 from rlhf.labels import people_commands
-from rlhf.labels.accounts import Role, account, open_invite
+from rlhf.labels.accounts.users import Role, account, open_invite
 from rlhf.labels.people_commands import serve_command, users_app
 from rlhf.labels.store import LabelStore
 from sft.core.errors import UsageError
@@ -99,7 +99,7 @@ def test_the_commands_load_neither_the_page_nor_the_database():
 def test_people_are_managed_without_the_extra(store):
     assert invited(store)
     code = (
-        "import sys, rlhf.labels.accounts, rlhf.labels.sessions, rlhf.labels.attempts; "
+        "import sys, rlhf.labels.accounts.users, rlhf.labels.accounts.sessions, rlhf.labels.accounts.attempts; "
         "sys.exit(any(name in sys.modules for name in ('fastapi', 'uvicorn', 'argon2')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,17 +7,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from label_removal import erase
 from sqlalchemy import func, inspect, select, text
 
-from rlhf.labels.batches import BatchWriter
 from rlhf.labels.database import Database
-from rlhf.labels.export import ExportRequest, remember, write_export
-from rlhf.labels.export_rows import ExportFormat
-from rlhf.labels.imports import import_file
+from rlhf.labels.exporting.export import ExportRequest, remember, write_export
+from rlhf.labels.exporting.export_rows import ExportFormat
+from rlhf.labels.importing.batches import BatchWriter
+from rlhf.labels.importing.imports import import_file
 from rlhf.labels.records import Choice, Judgement
 from rlhf.labels.store import LabelStore
 from rlhf.labels.tables import ANNOTATOR, EVENT, PROJECT, TABLES, TASK
-from rlhf.labels.trust import trust_report
+from rlhf.labels.trust.report import trust_report
 from sft.core.durable import text_digest
 from sft.core.errors import UsageError
 from sft.core.text import user
@@ -44,7 +45,7 @@ def answers(url: str, folder: Path, path: Path) -> dict[str, object]:
         trust = trust_report(labels.judgements(), seed=0, resamples=100).as_dict()
     made = write_export(store, ExportRequest("p", ExportFormat.TRL), folder / url.split(":")[0])
     remember(store, made)
-    erased = store.erase("p", "ann1")
+    erased = erase(store, "p", "ann1")
     return {
         "reports": reports,
         "events": events,

@@ -6,22 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from label_removal import erase
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from rlhf.labels.batches import BatchWriter
+from rlhf.labels.events import Event, count_ids, holds, ranges
+from rlhf.labels.importing.batches import BatchWriter
 from rlhf.labels.records import Choice, Judgement, TieKind
-from rlhf.labels.store import (
-    Event,
-    Exported,
-    LabelStore,
-    count_ids,
-    default_url,
-    holds,
-    pseudonym,
-    ranges,
-    record_export,
-)
+from rlhf.labels.store import Exported, LabelStore, default_url, pseudonym, record_export
 from rlhf.labels.tables import ANNOTATOR, EVENT, TASK
 from sft.core.durable import text_digest
 from sft.core.errors import UsageError
@@ -141,7 +133,7 @@ def test_projects_are_apart(store):
     add(store, judged(1), judged(2, Choice.B), project="q")
     assert len(judgements(store)) == 1
     with pytest.raises(UsageError, match=r"no project 'r' in .*; there are: p, q; name one with --project"):
-        store.erase("r", "ann")
+        erase(store, "r", "ann")
 
 
 @pytest.mark.parametrize("name", ["", "A", "../x", "a" * 65, "-a", "ä", "a\n"])
@@ -166,24 +158,24 @@ def test_erasure_leaves_no_trace_of_a_person(store, tmp_path):
         record_export(connection, project, Exported("used", "trl", None, [(2, 2)]))
         record_export(connection, project, Exported("not", "trl", None, [(3, 3)]))
         expected = pseudonym(project.pseudonym_key, "Wilhelmina")
-    erased = store.erase("p", "Wilhelmina")
+    erased = erase(store, "p", "Wilhelmina")
     assert erased == (expected, 2, 1, ["used"], ["q"])
     assert [event.judgement.annotator for event in labels(store)] != []
     assert len(labels(store)) == 1
-    store.erase("q", "Wilhelmina")
+    erase(store, "q", "Wilhelmina")
     content = (tmp_path / "labels.sqlite").read_bytes()
     assert b"Wilhelmina" not in content
     assert b"Leopoldine" not in content
     assert os.listdir(tmp_path) == ["labels.sqlite"]
     with pytest.raises(UsageError, match="project 'p' knows no annotator 'Wilhelmina'; give the name as the imported"):
-        store.erase("p", "Wilhelmina")
+        erase(store, "p", "Wilhelmina")
 
 
 def test_an_unknown_person_is_named_where_known(store):
     add(store, judged(1), project="p")
     add(store, judged(1, annotator="Bo"), project="q")
     with pytest.raises(UsageError, match="knows no annotator 'Bo'; the projects q do"):
-        store.erase("p", "Bo")
+        erase(store, "p", "Bo")
 
 
 def test_a_pseudonym_needs_the_key_of_its_project(store):

@@ -9,8 +9,8 @@ import yaml
 from scipy import stats
 
 from rlhf.config import ExperimentConfig
-from rlhf.labels.ingest import ingest
-from rlhf.labels.quality import aggregate
+from rlhf.labels.importing.ingest import ingest
+from rlhf.labels.trust.quality import aggregate
 from rlhf.simulation import (
     GROUPS,
     Annotator,

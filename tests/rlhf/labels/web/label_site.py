@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import select
 
-from rlhf.labels.accounts import Role, invite
-from rlhf.labels.authentication import accept_invite
-from rlhf.labels.queue import Purpose
+from rlhf.labels.accounts.authentication import accept_invite
+from rlhf.labels.accounts.users import Role, invite
+from rlhf.labels.collection.queue import Purpose
+from rlhf.labels.collection.study import Study, set_guidelines, set_study
+from rlhf.labels.collection.tasks import Pair, enqueue
 from rlhf.labels.store import LabelStore
-from rlhf.labels.study import Study, set_guidelines, set_study
 from rlhf.labels.tables import EVENT
-from rlhf.labels.tasks import Pair, enqueue
 from rlhf.labels.web.site import Site
 
 if TYPE_CHECKING:

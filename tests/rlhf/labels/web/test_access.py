@@ -7,11 +7,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from visits import HOST, OURS, PLACE, Clock, browser
 
-from rlhf.labels import sessions
-from rlhf.labels.accounts import Role, disable
-from rlhf.labels.sessions import IDLE_S, csrf_token
+from rlhf.labels.accounts import sessions
+from rlhf.labels.accounts.sessions import IDLE_S, csrf_token
+from rlhf.labels.accounts.users import Role, disable
+from rlhf.labels.collection.study import NoTasks
 from rlhf.labels.store import LabelStore
-from rlhf.labels.study import NoTasks
 from rlhf.labels.web import access
 from rlhf.labels.web.access import BODY_LIMIT, Gate
 from rlhf.labels.web.app import join

@@ -8,11 +8,11 @@ from queued import fill
 from sqlalchemy import func, select
 from visits import HOST, OURS, PLACE, Clock, all_routes, browser, filled
 
-from rlhf.labels import queue
-from rlhf.labels.accounts import Role, pause
-from rlhf.labels.sessions import csrf_token
+from rlhf.labels.accounts.sessions import csrf_token
+from rlhf.labels.accounts.users import Role, pause
+from rlhf.labels.collection import queue
+from rlhf.labels.collection.study import Study, study
 from rlhf.labels.store import LabelStore
-from rlhf.labels.study import Study, study
 from rlhf.labels.tables import EVENT, TASK
 from rlhf.labels.web.app import create_app, loopback_hosts
 from rlhf.labels.web.site import STATIC, static_url

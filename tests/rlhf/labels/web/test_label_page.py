@@ -8,8 +8,8 @@ pytest.importorskip("fastapi")
 from label_site import COOKIE, Opening, Person, add_person, add_tasks, events
 from playwright.sync_api import Page, expect
 
+from rlhf.labels.collection.tasks import Pair
 from rlhf.labels.store import LabelStore
-from rlhf.labels.tasks import Pair
 from sft.core.text import user
 
 LEFT_CLEARLY = ("label", "left", 2.0, None, None)

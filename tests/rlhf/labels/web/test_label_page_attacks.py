@@ -8,9 +8,9 @@ pytest.importorskip("fastapi")
 from label_site import Opening, Person, add_person, add_tasks, events
 from playwright.sync_api import Page
 
+from rlhf.labels.collection.study import set_guidelines
+from rlhf.labels.collection.tasks import Pair
 from rlhf.labels.store import LabelStore
-from rlhf.labels.study import set_guidelines
-from rlhf.labels.tasks import Pair
 from sft.core.text import Message
 
 EVIL = "https://evil.invalid"

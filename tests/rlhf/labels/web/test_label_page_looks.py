@@ -8,8 +8,8 @@ pytest.importorskip("fastapi")
 from label_site import Opening, Person, add_person, add_tasks
 from playwright.sync_api import Page
 
+from rlhf.labels.collection.tasks import Pair
 from rlhf.labels.store import LabelStore
-from rlhf.labels.tasks import Pair
 from sft.core.text import Message
 
 TEXT = "A `code` **b** [l](u)\n\n> quote\n\n```py\nx\n```\n\n| a | b |\n|---|---|\n| 1 | 2 | 3 |\n\n\u202e"

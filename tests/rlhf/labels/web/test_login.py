@@ -4,8 +4,8 @@ import pytest
 from entrants import GOOD, OTHER, enter, hash_cheaply, invited, joined, new_store, session
 from visits import HOST, OURS, Clock, browser
 
-from rlhf.labels.accounts import Role, invite_reset
-from rlhf.labels.sessions import csrf_token
+from rlhf.labels.accounts.sessions import csrf_token
+from rlhf.labels.accounts.users import Role, invite_reset
 from rlhf.labels.store import LabelStore
 from rlhf.labels.web import login
 from rlhf.labels.web.app import join

@@ -21,9 +21,9 @@ from schemathesis.core.result import Ok
 from schemathesis.openapi import from_dict
 from schemathesis.schemas import APIOperation
 
-from rlhf.labels.accounts import Role
-from rlhf.labels.study import Study
-from rlhf.labels.submissions import Side, Verdict
+from rlhf.labels.accounts.users import Role
+from rlhf.labels.collection.study import Study
+from rlhf.labels.collection.verdicts import Side, Verdict
 from rlhf.labels.web.api import PREFIX, SCHEMA_PATH
 from rlhf.labels.web.app import create_app
 

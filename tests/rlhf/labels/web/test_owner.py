@@ -11,14 +11,15 @@ from xml.etree import ElementTree
 
 import pytest
 from label_people import START, Worker, hire, open_study, pairs, work
+from label_removal import erase
 from starlette.testclient import TestClient
 
-from rlhf.labels import sessions
-from rlhf.labels.monitor import overview
-from rlhf.labels.people import Standing
-from rlhf.labels.snapshot import snapshot
+from rlhf.labels.accounts import sessions
+from rlhf.labels.collection.monitor import overview
+from rlhf.labels.collection.people import Standing
+from rlhf.labels.collection.snapshot import snapshot
+from rlhf.labels.collection.study import Study, guidelines
 from rlhf.labels.store import LabelStore, now
-from rlhf.labels.study import Study, guidelines
 from rlhf.labels.tables import ACCOUNT
 from rlhf.labels.web.app import create_app
 from rlhf.labels.web.owner import pages
@@ -228,7 +229,7 @@ def test_guidelines_get_versions_with_their_labels(served):
 
 def test_an_erased_person_is_gone_at_once(served):
     assert "lefty" in served.get("/dashboard")
-    served.store.erase("p", "lefty")
+    erase(served.store, "p", "lefty")
     assert "lefty" not in served.get("/dashboard")
     assert "lefty" not in served.get("/dashboard/tasks")
     assert all(one["name"] != "lefty" for one in api(served)["annotators"])

@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from label_site import PROJECT, Person, add_person, add_tasks, events
 from starlette.testclient import TestClient
 
-from rlhf.labels.accounts import Role, pause
-from rlhf.labels.queue import Purpose
+from rlhf.labels.accounts.users import Role, pause
+from rlhf.labels.collection.queue import Purpose
+from rlhf.labels.collection.tasks import Pair
 from rlhf.labels.records import Choice
 from rlhf.labels.store import LabelStore
 from rlhf.labels.tables import GUIDELINES
-from rlhf.labels.tasks import Pair
 from rlhf.labels.web.answer_form import FLAGS, SKIPS, Fields, answer, fields_of, sent
 from rlhf.labels.web.app import create_app
 from sft.core.errors import DataError

@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 import httpx2 as httpx
 from entrants import GOOD, joined, new_store
 
-from rlhf.labels.accounts import Role
+from rlhf.labels.accounts.users import Role
 from rlhf.labels.web.serve import is_loopback, serve
 from sft.core.errors import UsageError
 

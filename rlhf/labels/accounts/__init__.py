@@ -1,0 +1,1 @@
+"""Who may use the label page: accounts, links, passwords, sessions."""

@@ -1,0 +1,1 @@
+"""A frozen dataset of a project's labels, with its datasheet."""

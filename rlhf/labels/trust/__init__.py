@@ -1,0 +1,1 @@
+"""Numbers that say whether labels can be trusted. Pure functions of judgements."""

@@ -1,0 +1,171 @@
+from collections.abc import Iterator
+
+import pytest
+from entrants import AWAY, HOME, PROJECT, new_store
+from sqlalchemy import Connection, func, select
+
+from rlhf.labels.accounts.attempts import BY_ADDRESS, BY_NAME, BY_NAME_AND_ADDRESS, FORGOTTEN_AFTER_S, Limit, Wait
+from rlhf.labels.accounts.attempts import begin as begin_in
+from rlhf.labels.accounts.attempts import succeeded as succeeded_in
+from rlhf.labels.store import LabelStore, Project
+from rlhf.labels.tables import ATTEMPTS
+
+Opened = tuple[Connection, Project]
+
+
+@pytest.fixture
+def store(tmp_path) -> LabelStore:
+    return new_store(tmp_path)
+
+
+@pytest.fixture
+def desk(store) -> Iterator[Opened]:
+    """Return one transaction for the whole test: a thousand commits take long."""
+    with store.changing(PROJECT) as opened:
+        yield opened
+
+
+def begin(desk, name="Bo", address=HOME, now=0.0):
+    return begin_in(*desk, name, address, now)
+
+
+def succeeded(desk, attempt):
+    succeeded_in(desk[0], attempt)
+
+
+def wait(found) -> float:
+    return found.seconds if isinstance(found, Wait) else 0.0
+
+
+def tries(desk, seconds: int, name: str = "Bo", address: str = HOME) -> list[int]:
+    """Try once a second; return when a password was looked at."""
+    return [now for now in range(seconds) if not wait(begin(desk, name, address, float(now)))]
+
+
+def test_waits_double():
+    limit = Limit(free=3, longest_s=10.0)
+    assert [limit.delay(n) for n in range(9)] == [0, 0, 0, 1, 2, 4, 8, 10, 10]
+    assert limit.delay(10**9) == 10.0
+
+
+def test_a_thousand_tries_from_one_address(desk):
+    """Five are free, the waits after are 1, 2, 4 ... 512 s: the sum of ten of them is 1,023 s."""
+    looked_at = tries(desk, 1000)
+    assert looked_at[:9] == [0, 1, 2, 3, 4, 5, 7, 11, 19]
+    assert len(looked_at) == 5 + 9
+
+
+def test_a_thousand_at_once_are_five(desk):
+    assert sum(not wait(begin(desk)) for _ in range(1000)) == BY_NAME_AND_ADDRESS.free
+
+
+def test_a_restart_forgets_nothing(store, tmp_path):
+    with store.changing(PROJECT) as desk:
+        tries(desk, 20)
+        expected = wait(begin(desk, now=20.0))
+    with LabelStore(f"sqlite:///{tmp_path / 'labels.sqlite'}").changing(PROJECT) as again:
+        assert wait(begin(again, now=20.0)) == expected > 0
+
+
+def test_another_address_gets_in_meanwhile(desk):
+    tries(desk, 1000)
+    assert wait(begin(desk, now=1000.0)) > 0
+    assert wait(begin(desk, address=AWAY, now=1000.0)) == 0
+
+
+def test_another_name_is_tried_from_the_same_address_and_another_project_knows_nothing(store):
+    with store.changing(PROJECT) as desk:
+        tries(desk, 100)
+        assert wait(begin(desk, "Cy", now=100.0)) == 0
+    with store.changing("other") as desk:
+        assert wait(begin(desk, now=100.0)) == 0
+
+
+def test_one_address_cannot_try_many_names(desk):
+    assert sum(not wait(begin(desk, f"name {n}")) for n in range(1000)) == BY_ADDRESS.free
+    assert 0 < wait(begin(desk, "new name")) <= BY_ADDRESS.longest_s
+    assert wait(begin(desk, "new name", AWAY)) == 0
+
+
+def test_many_addresses_slow_each_other_but_lock_nobody_out_for_long(desk):
+    assert sum(not wait(begin(desk, address=f"10.1.{n}.1")) for n in range(250)) == BY_NAME.free
+    last = 0.0
+    for n in range(300):
+        last = max(last, wait(begin(desk, address=f"10.2.{n % 250}.1", now=float(n))))
+    assert 0 < last <= BY_NAME.longest_s == 60
+    assert wait(begin(desk, "Cy", AWAY, now=300.0)) == 0
+
+
+def test_waiting_is_not_counted(desk):
+    last = tries(desk, 20)[-1]
+    until = last + wait(begin(desk, now=float(last)))
+    for _ in range(50):
+        begin(desk, now=until - 0.5)
+    assert wait(begin(desk, now=until)) == 0
+
+
+def test_who_gets_in_starts_anew(desk):
+    for _ in range(4):
+        begin(desk)
+    succeeded(desk, begin(desk, now=1.0))
+    assert [wait(begin(desk, now=2.0)) for _ in range(5)] == [0] * 5
+
+
+def test_getting_in_takes_nothing_off_the_wrong_tries_of_an_address(desk):
+    """Else somebody with an account of their own guesses at others' for ever."""
+    count = 0
+    for n in range(200):
+        attempt = begin(desk, "mine", now=1.0)
+        if wait(attempt):
+            break
+        succeeded(desk, attempt)
+        count += not wait(begin(desk, f"victim {n}", now=1.0))
+    assert count == BY_ADDRESS.free
+
+
+def test_fifty_of_one_office_log_in_one_after_another(desk):
+    for n in range(200):
+        succeeded(desk, begin(desk, f"person {n}"))
+    assert wait(begin(desk, "person 0")) == 0
+
+
+def test_a_success_in_between_leaves_a_wait_of_others_from_the_same_address(desk):
+    mine = begin(desk, "mine")
+    for n in range(BY_ADDRESS.free - 1):
+        begin(desk, f"victim {n}")
+    assert wait(begin(desk, "mine")) > 0
+    succeeded(desk, mine)
+    assert wait(begin(desk, "mine")) > 0
+
+
+def test_a_day_of_quiet_forgets(desk):
+    last = tries(desk, 1000)[-1]
+    until = last + wait(begin(desk, now=float(last)))
+    assert wait(begin(desk, now=until)) == 0
+    until += 2**10
+    assert wait(begin(desk, now=until + FORGOTTEN_AFTER_S + 1)) == 0
+    assert desk[0].scalars(select(ATTEMPTS.c.failures)).all() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("unknown", "unknown", True),
+    ],
+)
+def test_which_addresses_are_one(desk, one, other, same):
+    tries(desk, 20, address=one)
+    assert (wait(begin(desk, address=other, now=20.0)) > 0) == same
+
+
+def test_no_name_and_no_address_stand_in_the_table(store, tmp_path):
+    with store.changing(PROJECT) as desk:
+        begin(desk, "Wilhelmina", "198.51.100.77")
+        assert desk[0].scalar(select(func.count()).select_from(ATTEMPTS)) == 3
+    content = (tmp_path / "labels.sqlite").read_bytes()
+    assert b"Wilhelmina" not in content
+    assert b"198.51.100.77" not in content
