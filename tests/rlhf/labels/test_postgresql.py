@@ -142,7 +142,7 @@ def test_an_erasure_waits_for_the_import_and_takes_its_labels_too(store, postgre
         BatchWriter(connection, project, file="f", format="pairwise").add([[judged(1)]])
     with ThreadPoolExecutor(1) as pool:
         with store.changing("p") as (connection, project):
-            erased = pool.submit(store.erase, "p", "ann")
+            erased = pool.submit(erase, store, "p", "ann")
             _wait_for_a_lock(postgresql_url, erased)
             BatchWriter(connection, project, file="g", format="pairwise").add([[judged(2)]])
         assert erased.result().labels == 2

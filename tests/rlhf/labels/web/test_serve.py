@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,6 +195,11 @@ def test_what_only_this_machine_reaches(host, expected):
 def _port_of(process: subprocess.Popen[str]) -> int:
     """Return the port that a process listens at, as the kernel has it."""
     folder = Path(f"/proc/{process.pid}/fd")
-    sockets = {os.readlink(link)[8:-1] for link in folder.iterdir() if os.readlink(link).startswith("socket:")}
+    sockets = set()
+    for link in folder.iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            target = os.readlink(link)
+            if target.startswith("socket:"):
+                sockets.add(target[8:-1])
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return next(int(row[1].split(":")[1], 16) for row in rows if row[9] in sockets and row[3] == "0A")
