@@ -1,5 +1,6 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
+WORKERS ?= 2
 
 .PHONY: install quickstart check test clean
 
@@ -21,7 +22,7 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal
 
 clean:
 	rm -rf .venv build dist *.egg-info

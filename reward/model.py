@@ -19,6 +19,7 @@ from sft.config import Dtype
 from sft.core.generation import Prompts, Responses, pad_left, pad_right
 from sft.core.likelihood import spread
 from sft.core.packing import pack, packed_inputs
+from sft.core.quiet import quiet_libraries
 from sft.core.text import Conversation, encode_answer, encode_prompt
 from sft.model import load_tokenizer, placed, torch_dtype
 
@@ -36,6 +37,7 @@ def load_scorer(folder: Path, *, device: torch.device, dtype: Dtype) -> PreTrain
     Raises:
         ValueError: the folder holds no trained head `score.weight`, or more than that, such as `score.bias`.
     """
+    quiet_libraries()
     model, report = AutoModelForSequenceClassification.from_pretrained(
         folder,
         num_labels=1,

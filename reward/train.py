@@ -1,6 +1,5 @@
 """Reward model training: an SFT model and comparisons in, a calibrated scorer out."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,24 @@ from reward.config import RewardConfig
 from reward.data import Comparison, encode_comparisons
 from reward.model import RewardModel, new_scorer
 from sft.config import RuntimeConfig
+from sft.core.checkpoint import Saving
 from sft.core.errors import DataError
 from sft.core.lora import lora_config
 from sft.core.text import TokenLimits
 from sft.core.tracking import Tracker
 from sft.data import Example
+from sft.divergence import Guard
 from sft.model import load_tokenizer, torch_device
-from sft.trainer import LossPoint, callbacks, loss_history, quiet_trainers, silence, training_settings, with_lengths
+from sft.trainer import (
+    LossPoint,
+    Resumable,
+    loss_history,
+    quiet_trainers,
+    save_trained,
+    train_or_carry_on,
+    training_settings,
+    with_lengths,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,10 @@ class RewardResult:
     metrics: dict[str, float]
     steps: int
     loss: list[LossPoint]
+
+
+class _Trainer(Resumable, RewardTrainer):  # type: ignore[misc]
+    """TRL's trainer, guarded and resumable."""
 
 
 def margins(model: RewardModel, comparisons: Sequence[Comparison]) -> npt.NDArray[np.float64]:
@@ -56,6 +70,7 @@ def train_reward(
     seed: int,
     out_dir: Path,
     tracker: Tracker,
+    saving: Saving | None = None,
 ) -> RewardResult:
     """Train a Bradley-Terry model; keep the weights with the lowest validation loss, then calibrate them.
 
@@ -70,9 +85,13 @@ def train_reward(
         seed: of the head and the order of the rows.
         out_dir: empty folder; afterwards holds the model, its tokenizer and calibration.json.
         tracker: where the numbers go.
+        saving: where checkpoints lie; a run with the same fingerprint carries on from the newest. None: no checkpoints.
 
     Raises:
-        DataError: no usable comparison in `train` or `validation`.
+        ConfigError: the newest checkpoint was made in another environment.
+        DataError: no usable comparison in `train` or `validation`, or a loss that is no number.
+        Interrupted: a signal came; the step was finished and saved.
+        OutOfMemory: memory did not suffice.
     """
     quiet_trainers()
     torch.set_num_threads(runtime.threads)
@@ -90,29 +109,28 @@ def train_reward(
     model.config.pad_token_id = tokenizer.pad_token_id
     if config.lora_r is not None:
         model = _adapted(model, config.lora_r, config.lora_alpha, seed=seed)
-    checkpoints = out_dir / "checkpoints"
-    settings = training_settings(config, runtime, seed=seed, out_dir=checkpoints)
-    trainer = RewardTrainer(
+    settings = training_settings(config, runtime, seed=seed, out_dir=out_dir)
+    columns = ("chosen_ids", "rejected_ids")
+    trainer = _Trainer(
         model=model,
         args=TRLConfig(**settings, center_rewards_coefficient=config.center_rewards_coefficient),
-        train_dataset=with_lengths(encoded.rows, "chosen_ids", "rejected_ids"),
-        eval_dataset=with_lengths(encoded_validation.rows, "chosen_ids", "rejected_ids"),
+        train_dataset=with_lengths(encoded.rows, *columns),
+        eval_dataset=with_lengths(encoded_validation.rows, *columns),
         processing_class=tokenizer,
-        callbacks=callbacks(config, tracker),
     )
-    silence(trainer)
-    trainer.train()
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    model = trainer.model.eval()
+    guard = Guard(out_dir if saving is None else saving.folder, encoded.rows, columns, tokenizer)
+    patience = config.early_stopping_patience
+    train_or_carry_on(trainer, model, guard, patience=patience, device=device, saving=saving, tracker=tracker)
+    model.eval()
     if config.lora_r is not None:
+        assert isinstance(model, PeftModel)
         save_adapter(out_dir, model, base=sft, r=config.lora_r, alpha=config.lora_alpha)
         model = model.merge_and_unload()
     trained = RewardModel(model, tokenizer, Calibration(0.0, 1.0), limits.prompt)
     raw_margins = margins(trained, encoded_validation.kept)
     offset = float(trained.score_texts([(example.prompt, example.answer) for example in references]).mean())
     calibration = Calibration(offset, fit_temperature(raw_margins))
-    model.save_pretrained(out_dir)
-    tokenizer.save_pretrained(out_dir)
+    save_trained(model, tokenizer, out_dir)
     calibration.save(out_dir)
     metrics = {
         "validation_accuracy": float(np.mean(raw_margins > 0)),

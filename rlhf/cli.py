@@ -1,4 +1,4 @@
-"""The command `rlhf`: run experiments, look at registered models, keep human labels, examine the machine.
+"""The command `rlhf`: run experiments, compare runs, look at registered models, keep human labels, examine the machine.
 
 Heavy libraries are imported inside the commands, so that help and errors answer at once. With --json, standard output
 is exactly one JSON document; everything else goes to standard error.
@@ -23,6 +23,7 @@ from rlhf.labelling.commands import erase_command, export_command
 from rlhf.labels.commands import app as labels_app
 from rlhf.labels.people_commands import serve_command, users_app
 from rlhf.registry.commands import app as models_app
+from rlhf.runs.commands import app as runs_app
 from sft.core.errors import ConfigError, Interrupted, RLHFError, StorageError
 from sft.core.world import ALONE, torchrun_world
 
@@ -44,6 +45,7 @@ labels_app.command("erase")(erase_command)
 labels_app.command("serve")(serve_command)
 labels_app.add_typer(users_app, name="users")
 app.add_typer(labels_app, name="labels")
+app.add_typer(runs_app, name="runs")
 
 
 @app.command(
@@ -121,8 +123,10 @@ def _task(
 
     from rlhf.pipeline import Awaited, run_experiment
     from rlhf.report import summary_table
+    from rlhf.runs.launched import asked_of_hydra
 
-    results = run_experiment(config, experiment=experiment, out_dir=out_dir, peers=peers)
+    asked = asked_of_hydra(overrides)
+    results = run_experiment(config, experiment=experiment, out_dir=out_dir, peers=peers, asked=asked)
     console = Console()
     if isinstance(results, Awaited):
         console.print(results.message(), soft_wrap=True, highlight=False, markup=False)

@@ -63,6 +63,10 @@ def create_command(
     qualification: Annotated[
         Path | None, typer.Option("--qualification", metavar="FILE", help="Likewise; asked before the work begins.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="TEXT", help="Where the texts come from, for the datasheet.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", metavar="TEXT", help="Of the texts.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling and order.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a sampled answer.")] = 64,
     temperature: Annotated[float, typer.Option("--temperature", help="Of sampling; greater than 0.")] = 1.0,
@@ -73,13 +77,13 @@ def create_command(
     """Make tasks for people from a file of answers or from registered policies; the same again adds nothing."""
     _check_words(from_file, policy, prompts, select, reward or [], temperature)
     from rlhf.labels.collection.queue import Purpose
-    from rlhf.labels.collection.study import set_guidelines
+    from rlhf.labels.collection.study import read_guidelines, set_guidelines
     from rlhf.labels.collection.study import study as study_of
     from rlhf.labels.collection.tasks import Select, enqueue, revise_study
     from rlhf.labels.store import check_project
 
     check_project(name)
-    text = None if guidelines is None else _read_text(guidelines)
+    text = None if guidelines is None else read_guidelines(guidelines)
     if from_file is not None:
         made = _read(from_file, seed, pairs_per_prompt)
     else:
@@ -114,6 +118,7 @@ def create_command(
                     f"no {purpose.value} task can be made: {done.identical} pairs have twice the same answer, "
                     f"{done.empty} have one without text; give rows with two different answers"
                 )
+        origin = _record_origin(connection, project, made, source, licence)
         unused = [_put_aside(connection, project, made) for made in files.values() if made.bad]
     command = ["rlhf", "labels", "serve", "--project", name]
     command += ["--database", database] if database else []
@@ -124,6 +129,7 @@ def create_command(
         **counts,
         "overlap": places,
         "changed_settings": changed,
+        **origin,
         "unused_rows": unused,
         "next": shlex.join(command),
     }
@@ -161,13 +167,6 @@ def _check_words(
         raise UsageError(f"--temperature {temperature:g} is not allowed; give a number greater than 0, such as 1.0")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path} ({error}); give a text file in UTF-8 with --guidelines") from error
-
-
 def _given(gold: Path | None, qualification: Path | None) -> "list[tuple[Purpose, Path]]":
     from rlhf.labels.collection.queue import Purpose
 
@@ -195,11 +194,32 @@ def _by_purpose(files: "dict[Purpose, _Made]") -> "Iterator[tuple[Purpose, list[
     yield from pairs.items()
 
 
+def _record_origin(
+    connection: "Connection", project: "Project", made: _Made, source: str | None, licence: str | None
+) -> dict[str, object]:
+    """Remember where the texts of the tasks come from, as an import does; what was said before of a task stays."""
+    from rlhf.labels.collection.tasks import task_ids_of
+    from rlhf.labels.events import ranges
+    from rlhf.labels.importing.batches import BatchWriter
+    from rlhf.labels.origins import BATCH, Origin, origins
+
+    if source is None and licence is None:
+        return {}
+    said, now = origins(connection, project.id), Origin(source, licence)
+    tasks = task_ids_of(connection, project, made.pairs)
+    new = [task for task in tasks if now.adds_to(said.of(task))]
+    if new:
+        writer = BatchWriter(connection, project, file=made.path.name, format=BATCH, source=source, licence=licence)
+        writer.finish({"rows_in": made.rows_in, "tasks": ranges(new)})
+    return {"origin": {**now._asdict(), "tasks": len(new), "said_before": len(tasks) - len(new)}}
+
+
 def _put_aside(connection: "Connection", project: "Project", made: _Made) -> dict[str, object]:
     """Remember where the rows stood that were not used, as an import does; return the count and the first ones."""
     from rlhf.labels.importing.batches import BatchWriter, Quarantined
+    from rlhf.labels.origins import BATCH
 
-    writer = BatchWriter(connection, project, file=made.path.name, format="tasks")
+    writer = BatchWriter(connection, project, file=made.path.name, format=BATCH)
     writer.quarantine([Quarantined(row.line, row.kind, digest) for row, digest in made.bad])
     reasons = dict(Counter(row.kind for row, _ in made.bad).most_common())
     writer.finish({"rows_in": made.rows_in, "quarantined": len(made.bad), "reasons": reasons})

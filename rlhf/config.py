@@ -3,7 +3,6 @@
 One field per folder of `conf/`; a YAML file holds only what differs from here.
 """
 
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -12,6 +11,7 @@ from rlhf.registry.artifact import parse_ref
 from sft.config import DataConfig, DataSource, ModelConfig, RuntimeConfig, Schedule, SFTConfig
 from sft.core.config import Section, at_least, between, multiple_of, positive
 from sft.core.errors import ConfigProblem, UsageError
+from sft.core.urls import holds_password, without_password
 
 
 @dataclass(kw_only=True)
@@ -69,6 +69,12 @@ class LabelsConfig(Section):
     """Project in the database, all of whose labels are used; null: one of the run's own."""
     overlap: int = 2
     """People per answer pair."""
+    guidelines: str | None = None
+    """`human`: a file of Markdown that annotators follow; null: those that the project has."""
+    question: str | None = None
+    """`human`: what stands above the choice; null: as the project has it, at first "Which answer is better?"."""
+    attributes: list[str] = field(default_factory=list)
+    """`human`: asked beside the question, such as [helpful, honest]; empty: those that the project has."""
     tasks: int = 500
     """Answer pairs of one round."""
     min_labels: int | None = None
@@ -92,12 +98,16 @@ class LabelsConfig(Section):
         if self.rounds > 1 and not self.asks_people:
             rule = "needs labels of each round's answers, and labels.source=file has none"
             found.append(ConfigProblem("rounds", self.rounds, rule, "use labels.source=human or labels.rounds=1"))
-        if self.database_url is not None and re.search(r"://[^/@]*:[^/@]*@", self.database_url):
-            shown = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", self.database_url)
-            rule = "holds a password, which would be stored with every run"
-            remedy = "leave it out and give it with PGPASSWORD or ~/.pgpass"
-            found.append(ConfigProblem("database_url", shown, rule, remedy))
-        return found
+        found += self._problems_of_the_page()
+        return found + _password_problems("database_url", self.database_url)
+
+    def _problems_of_the_page(self) -> list[ConfigProblem]:
+        if self.source is LabelSource.HUMAN:
+            return []
+        rule = f"is for people alone, and labels.source={self.source} asks none"
+        given = {"guidelines": self.guidelines, "question": self.question, "attributes": self.attributes}
+        remedy = "use labels.source=human, or leave it out"
+        return [ConfigProblem(name, value, rule, remedy) for name, value in given.items() if value]
 
 
 class KLEstimator(StrEnum):
@@ -411,17 +421,21 @@ class RegistryConfig(Section):
 
     root: str = "registry"
     """Folder of the registry."""
+    url: str | None = None
+    """`postgresql://USER@HOST/NAME` of its database; null: SQLite, in the folder."""
     prefix: str = ""
     """Put before every name, so that several experiments can share a registry: `hh-` gives `hh-policy`."""
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule of this section."""
-        if all(c in "abcdefghijklmnopqrstuvwxyz0123456789._-" for c in self.prefix) and self.prefix[:1] not in (
-            *".-_",
-        ):
-            return []
-        rule = "may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit"
-        return [ConfigProblem("prefix", self.prefix, rule, "use e.g. registry.prefix=hh-")]
+        found = _password_problems("url", self.url)
+        if self.url is not None and not self.url.startswith(("postgresql://", "postgresql+psycopg://")):
+            rule = "is not the URL of a PostgreSQL database"
+            found.append(ConfigProblem("url", without_password(self.url), rule, "use postgresql://USER@HOST/NAME"))
+        if any(c not in "abcdefghijklmnopqrstuvwxyz0123456789._-" for c in self.prefix) or self.prefix[:1] in (*".-_",):
+            rule = "may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit"
+            found.append(ConfigProblem("prefix", self.prefix, rule, "use e.g. registry.prefix=hh-"))
+        return found
 
 
 @dataclass(kw_only=True)
@@ -430,11 +444,12 @@ class ResumeConfig(Section):
 
     allow: list[str] = field(default_factory=list)
     """Differences between a checkpoint's environment and this one that are accepted, though bits will differ:
-    `threads`, `torch`, `cpu_capability`, `device`, `world_size`."""
+    `threads`, `torch`, `cpu_capability`, `device`, `world_size`; of SFT and reward training also `transformers`,
+    `trl`, `accelerate`."""
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule of this section."""
-        known = ("threads", "torch", "cpu_capability", "device", "world_size")
+        known = ("threads", "torch", "cpu_capability", "device", "world_size", "transformers", "trl", "accelerate")
         if set(self.allow) <= set(known):
             return []
         return [ConfigProblem("allow", self.allow, "names an unknown difference", f"use some of {', '.join(known)}")]
@@ -516,6 +531,14 @@ class ExperimentConfig(Section):
                 ConfigProblem("simulation.planted_group", self.simulation.planted_group, rule, "choose one of them")
             )
         return found
+
+
+def _password_problems(field: str, url: str | None) -> list[ConfigProblem]:
+    if url is None or not holds_password(url):
+        return []
+    rule = "holds a password, which would be stored with every run"
+    remedy = "leave it out and give it with PGPASSFILE, PGPASSWORD or PGSERVICE"
+    return [ConfigProblem(field, without_password(url), rule, remedy)]
 
 
 def _reference_problems(field: str, value: str | None) -> list[ConfigProblem]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rlhf.registry import Registry
+from rlhf.registry.artifact import DATABASE_FILE
+from sft.core.errors import RLHFError
 from sft.core.wandb_mirror import resolve_mode
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "wandb", "hydra-core", "sqlalchemy")
@@ -58,7 +61,19 @@ def _registry(root: Path) -> Finding:
             "registry", f"{root}: {error.strerror}", False, "choose a writable folder with registry.root=DIR"
         )
     state = "exists and is writable" if nearest == root else "can be made"
-    return Finding("registry", f"{root} {state}", True)
+    return _tables(root) or Finding("registry", f"{root} {state}", True)
+
+
+def _tables(root: Path) -> Finding | None:
+    """Return what is wrong with the registry's own database; None: nothing, or it is on a server."""
+    if not (root / DATABASE_FILE).is_file():
+        return None
+    try:
+        Registry(root, create=False)
+    except RLHFError as error:
+        found, _, remedy = str(error).partition("; ")
+        return Finding("registry", found, False, remedy)
+    return None
 
 
 def _sqlite() -> Finding:

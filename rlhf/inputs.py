@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf.config import ExperimentConfig, LabelsConfig
 from sft.config import DataSource, ModelKind
-from sft.core.errors import ConfigProblem, UsageError
+from sft.core.errors import ConfigError, ConfigProblem, DataError, UsageError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9._-]*([:@][A-Za-z0-9][\w.-]*)?")
@@ -161,7 +161,7 @@ def _label_problems(labels: LabelsConfig) -> list[ConfigProblem]:
     from rlhf.labels.database import Database  # here: SQLAlchemy is not needed to check anything else
     from rlhf.labels.store import check_project
 
-    found = []
+    found = _study_problems(labels)
     try:
         check_project(labels.project or "default")
     except UsageError as error:
@@ -170,6 +170,23 @@ def _label_problems(labels: LabelsConfig) -> list[ConfigProblem]:
         Database(labels.database_url or "sqlite:///labels.sqlite")
     except UsageError as error:
         found.append(ConfigProblem("labels.database_url", labels.database_url, str(error), "or leave it out"))
+    return found
+
+
+def _study_problems(labels: LabelsConfig) -> list[ConfigProblem]:
+    from rlhf.labels.collection.study import Study, read_guidelines
+
+    found = []
+    try:
+        Study(attributes=tuple(labels.attributes))
+    except ConfigError as error:
+        found += [problem.under("labels") for problem in error.problems]
+    try:
+        if labels.guidelines is not None:
+            read_guidelines(Path(labels.guidelines))
+    except DataError as error:
+        remedy = f"or leave it out; relative paths start at {Path.cwd()}"
+        found.append(ConfigProblem("labels.guidelines", labels.guidelines, str(error), remedy))
     return found
 
 

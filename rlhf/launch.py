@@ -7,6 +7,7 @@ choose the exit code. Call `rlhf.preflight.check` with the same words first.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra import version
 from hydra._internal.hydra import Hydra
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from rlhf import schema
 from rlhf.config import ExperimentConfig
 from rlhf.preflight import VERSION_BASE, Command, conf_dir, parse, register_schema, search_path
-from sft.core.errors import Interrupted, RLHFError, StorageError, UsageError
+from sft.core.errors import Interrupted, StorageError, UsageError
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,11 +32,17 @@ Task = Callable[[ExperimentConfig, str, Path, list[str]], Result]
 
 
 class _Stop(BaseException):
-    """Carries an error through Hydra, which would go on with the next run of a sweep after an Exception."""
+    """Carries an error through Hydra, which would go on with the next run of a sweep and print a line of its own."""
 
-    def __init__(self, error: RLHFError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+class _Failed(NamedTuple):
+    """The result of a sweep's point that raised: an exception would make Hydra print a line of its own."""
+
+    error: Exception
 
 
 def launch(argv: Sequence[str], task: Task) -> list[Result]:
@@ -72,8 +79,8 @@ def launch(argv: Sequence[str], task: Task) -> list[Result]:
         GlobalHydra.instance().clear()
 
 
-def _job(task: Task) -> Callable[[DictConfig], Result]:
-    def job(cfg: DictConfig) -> Result:
+def _job(task: Task) -> Callable[[DictConfig], Result | _Failed]:
+    def job(cfg: DictConfig) -> Result | _Failed:
         hydra = HydraConfig.get()
         tree = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(tree, dict)
@@ -84,9 +91,10 @@ def _job(task: Task) -> Callable[[DictConfig], Result]:
         except (Interrupted, StorageError) as error:
             raise _Stop(error) from error
         except Exception as error:
-            if hydra.mode == RunMode.MULTIRUN:  # Hydra raises only the first of a sweep's errors, at the end
-                _LOG.error("%s", error)
-            raise
+            if hydra.mode != RunMode.MULTIRUN:
+                raise _Stop(error) from error
+            _LOG.error("%s", error)
+            return _Failed(error)
 
     return job
 
@@ -105,8 +113,15 @@ def _mode(hydra: Hydra, command: Command) -> RunMode | None:
 
 
 def _results(returned: object) -> list[Result]:
-    """Return the results in what a sweeper returned: batches of jobs, jobs, or nothing of the kind."""
-    return [job.return_value for job in _jobs(returned) if isinstance(job.return_value, Mapping)]
+    """Return the results in what a sweeper returned: batches of jobs, jobs, or nothing of the kind.
+
+    Raises the first error of a sweep's points.
+    """
+    values = [job.return_value for job in _jobs(returned)]
+    for value in values:
+        if isinstance(value, _Failed):
+            raise value.error
+    return [value for value in values if isinstance(value, Mapping)]
 
 
 def _jobs(returned: object) -> Iterator[JobReturn]:

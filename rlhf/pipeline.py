@@ -7,20 +7,24 @@ whose stages are all cached never loads torch.
 import math
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf import schema
 from rlhf.config import ExperimentConfig
 from rlhf.labels.trust.quality import Preference
-from rlhf.registry import Artifact, Registry
+from rlhf.registry import CANDIDATE, CHAMPION, Artifact, Registry, Verdict
 from rlhf.report import Results, StageResult, render, write_results
 from rlhf.run import Done, Run
+from rlhf.runs import Asked, StageRecord, State
+from rlhf.runs.journal import Journal, journal
 from rlhf.sources import Sources
 from rlhf.stages.bias import run_bias
-from rlhf.stages.evaluation import run_evaluation
+from rlhf.stages.evaluation import passes_evaluation, run_evaluation
 from rlhf.stages.labels import run_labels
 from rlhf.stages.people import Waiting, run_people
 from rlhf.stages.ppo import follow_ppo, run_ppo
@@ -35,9 +39,6 @@ from sft.split import Splits
 
 if TYPE_CHECKING:
     from sft.core.distributed import Peers
-
-CHAMPION, CANDIDATE = "champion", "candidate"
-
 
 LAST_ORDER_S = 60.0
 """How long a process that lost the others waits for rank 0 to say how it ended."""
@@ -106,7 +107,12 @@ def follow(peers: "Peers") -> int:
 
 
 def run_experiment(
-    config: ExperimentConfig, *, experiment: str, out_dir: Path, peers: "Peers | None" = None
+    config: ExperimentConfig,
+    *,
+    experiment: str,
+    out_dir: Path,
+    peers: "Peers | None" = None,
+    asked: Asked | None = None,
 ) -> Results | Awaited:
     """Run all stages that are not in the registry yet, and write results.json and report.html.
 
@@ -115,17 +121,31 @@ def run_experiment(
     Args:
         config: the whole experiment.
         experiment: its name in results, reports and W&B.
-        out_dir: run folder; gets results.json, report.html, the metric ledger and W&B's files.
+        out_dir: run folder; gets run.json, results.json, report.html, the metric ledger and W&B's files.
         peers: the processes that `follow`; None for a run of one.
+        asked: what the command line asked for, for run.json; None in plain Python.
 
     Raises:
         RLHFError: with what to do next; finished stages stay in the registry, the same command carries on.
     """
-    check_processes(config, ALONE if peers is None else peers.world)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    started = datetime.now(UTC)
-    run_id = f"{experiment}-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    registry = Registry(Path(config.registry.root))
+    world = ALONE if peers is None else peers.world
+    check_processes(config, world)
+    with journal(
+        out_dir,
+        experiment=experiment,
+        run_id=f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        config=schema.to_tree(config),
+        seed=config.seed,
+        registry=config.registry.root,
+        asked=asked or Asked(),
+        processes=world.size,
+    ) as kept:
+        return _run_stages(config, kept, peers)
+
+
+def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") -> Results | Awaited:
+    experiment, run_id, out_dir = kept.record.experiment, kept.record.run_id, kept.folder
+    registry = Registry(Path(config.registry.root), url=config.registry.url)
     tracker = RunTracker(
         out_dir,
         run_id=run_id,
@@ -137,21 +157,25 @@ def run_experiment(
         tags=[experiment],
         log_samples=config.wandb.log_samples,
     )
-    with tracker:
-        run = Run(config, registry, tracker, Sources(config, out_dir), peers)
+    with registry.in_use(), tracker:
+        run = Run(config, registry, tracker, Sources(config, out_dir), peers, on_finish=partial(_keep, kept))
         sft = run_sft(run)
         found = train_rounds(run, sft)
         if isinstance(found, Waiting):
             awaited = Awaited(experiment, run_id, config.seed, tuple(run.stages.values()), found)
             write_json(out_dir / "results.json", awaited.as_dict())
+            kept.end(State.WAITING)
             return awaited
         policy, scorers, splits = found
         evaluation = run_evaluation(run, sft, scorers, policy)
         bias = run_bias(run, sft, scorers.reward, policy, splits)
     measured = _evaluation(evaluation, scorers.report)
-    passed = passes_evaluation(measured, config.evaluation.min_win_rate) and bias.stage["passed"] is True
+    verdicts = (
+        Verdict(evaluation.artifact.ref, "evaluation", passes_evaluation(measured, config.evaluation.min_win_rate)),
+        Verdict(bias.artifact.ref, "bias", bias.stage["passed"] is True),
+    )
     computed = not (policy.cached and evaluation.cached and bias.cached)
-    alias = name_policy(registry, policy.artifact, CHAMPION if passed else CANDIDATE, computed=computed)
+    alias = name_policy(registry, policy.artifact, verdicts, computed=computed, asked_by=run_id)
     results = Results(
         experiment=experiment,
         run_id=run_id,
@@ -170,6 +194,13 @@ def run_experiment(
     write_results(out_dir / "results.json", results)
     write_text(out_dir / "report.html", render(results.as_dict(), run.reports))
     return results
+
+
+def _keep(kept: Journal, stage: StageResult, report: dict[str, object]) -> None:
+    record = StageRecord(
+        stage.name, stage.artifact, stage.fingerprint, stage.cached, round(stage.seconds, 3), stage.train_steps
+    )
+    kept.stage_done(record, report)
 
 
 class Trained(NamedTuple):
@@ -210,25 +241,19 @@ def _evaluation(evaluation: Done, report: Done) -> dict[str, Any]:
     return found
 
 
-def passes_evaluation(measured: dict[str, Any], min_win_rate: float) -> bool:
-    """Tell whether the policy wins for sure, in the eyes of a judge who knows better than a coin.
-
-    The low end of the win rate's interval must lie above the limit, and so must that of a held-out reward model's
-    own accuracy above one half; the gold utility needs no such proof.
-    """
-    judge = measured.get("judge_accuracy")
-    judge_knows = judge is None or judge["ci"][0] > 0.5
-    return bool(judge_knows and measured["win_rate"]["ci"][0] > min_win_rate)
-
-
-def name_policy(registry: Registry, policy: Artifact, alias: str, *, computed: bool) -> str:
+def name_policy(
+    registry: Registry, policy: Artifact, verdicts: Sequence[Verdict], *, computed: bool, asked_by: str
+) -> str:
     """Give a policy the alias that it earned, and take the other one from it; return the alias.
 
-    A run that computed nothing does not take an alias away from a newer version.
+    A run that computed nothing takes no alias away from a newer version, and leaves what somebody forced.
     """
-    other = CANDIDATE if alias == CHAMPION else CHAMPION
-    registry.drop_alias(policy, other)
+    alias = CHAMPION if all(verdict.passed for verdict in verdicts) else CANDIDATE
+    before = [kept for kept in registry.promotions(policy) if kept.alias in (CHAMPION, CANDIDATE)]
+    if before and before[-1].reason is not None and not computed:
+        return before[-1].alias
+    registry.drop_alias(policy, CANDIDATE if alias == CHAMPION else CHAMPION)
     holders = [found for found in registry.artifacts(policy.name) if alias in found.aliases]
     if computed or all(holder.version <= policy.version for holder in holders):
-        registry.set_alias(policy, alias)
+        registry.promote(policy, alias, asked_by=asked_by, verdicts=verdicts)
     return alias

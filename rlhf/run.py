@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rlhf.config import ExperimentConfig
 from rlhf.inputs import names_folder
 from rlhf.labels.trust.quality import Preference
-from rlhf.registry import Artifact, Registry
+from rlhf.registry import STAGE_FILE, Artifact, Registry
 from rlhf.report import StageResult
 from rlhf.sources import Sources
 from sft.core.durable import folder_digest, json_digest, write_json
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 STAGE_VERSION = 3
 """Raised when a change of code changes what the same configuration gives; old artifacts are then not reused."""
-STAGE_FILE = "stage.json"
 
 
 class Built(NamedTuple):
@@ -74,8 +73,12 @@ class Run:
     """The other processes that torchrun started; None for a run of one."""
     stages: dict[str, StageResult] = field(default_factory=dict)
     reports: dict[str, dict[str, object]] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+    """The settings behind each fingerprint that was asked for; they are registered with the product."""
     suffix: str = ""
     """Put behind the names of stages that are repeated: "-1" in the first of several rounds, "" in the last."""
+    on_finish: Callable[[StageResult, dict[str, object]], None] | None = None
+    """Called after each stage with its result and its report."""
 
     @property
     def limits(self) -> TokenLimits:
@@ -99,7 +102,7 @@ class Run:
 
     def fingerprint(self, kind: str, settings: object, inputs: Mapping[str, str]) -> str:
         """Return the digest of everything that decides a stage's product."""
-        return json_digest(
+        fingerprint = json_digest(
             {
                 "kind": kind,
                 "stage_version": STAGE_VERSION,
@@ -111,6 +114,8 @@ class Run:
                 "prefix": self.config.registry.prefix,
             }
         )
+        self.settings[fingerprint] = settings
+        return fingerprint
 
     def produce(self, stage: str, kind: str, fingerprint: str, parents: Parents, build: Build) -> Done:
         """Return the product of a fingerprint: from the registry, or built, registered, and then returned."""
@@ -137,6 +142,7 @@ class Run:
             fingerprint=fingerprint,
             metadata={
                 "metrics": built.stage["metrics"],
+                "settings": self.settings.get(fingerprint, {}),
                 "seed": self.config.seed,
                 "environment": self._environment(built.device),
             },
@@ -169,6 +175,8 @@ class Run:
             train_steps=sum(part.steps for part in every),
             metrics=metrics,
         )
+        if self.on_finish is not None:
+            self.on_finish(self.stages[name], done.stage)
 
     def adopt(self, kind: str, source: str) -> Done:
         """Return the model that `sft.from` or `reward.from` names; a folder is copied into the registry."""

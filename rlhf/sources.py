@@ -63,7 +63,8 @@ class Sources:
         """The registered export that the judgements come from, its files verified; None: they come from a file."""
         if self.collected is not None or self.config.data.labels is None:
             return self.collected
-        return training_dataset(Registry(Path(self.config.registry.root), create=False), self.config.data.labels)
+        kept = self.config.registry
+        return training_dataset(Registry(Path(kept.root), url=kept.url, create=False), self.config.data.labels)
 
     @property
     def demonstrations_dataset(self) -> Artifact | None:

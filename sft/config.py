@@ -248,6 +248,9 @@ class TrainerConfig(Section):
     """Steps between two looks at the validation loss."""
     early_stopping_patience: int = 3
     """Looks without a better validation loss before training stops."""
+    save_steps: int | None = None
+    """Steps between two checkpoints, which an interrupted run carries on from; null: one at each look. One takes three
+    to four times the bytes of the weights that train; the newest two stay until the stage is done."""
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule of this section."""
@@ -259,6 +262,7 @@ class TrainerConfig(Section):
             max_grad_norm=self.max_grad_norm,
             eval_steps=self.eval_steps,
             early_stopping_patience=self.early_stopping_patience,
+            save_steps=self.save_steps,
         )
         return found + at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
 

@@ -19,6 +19,7 @@ from sft.core.durable import file_digest, json_digest
 from sft.core.errors import ConfigError, ConfigProblem, DataError
 from sft.core.linear import prefers_onednn, use_onednn
 from sft.core.packing import use_packed_attention
+from sft.core.quiet import quiet_libraries
 
 PAD, EOS = "<|pad|>", "<|eos|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -67,6 +68,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
 
 def build_tiny(config: ModelConfig, texts: Sequence[str], *, seed: int, out_dir: Path) -> None:
     """Write a small Llama with random weights, and a tokenizer trained on `texts`, to a Hugging Face folder."""
+    quiet_libraries()
     tokenizer = train_tokenizer(texts, config.vocab_size)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
@@ -108,6 +110,7 @@ def load_tokenizer(folder: Path, *, pad_token: str | None = None) -> PreTrainedT
 
 def load_causal_lm(folder: Path, *, device: torch.device, dtype: Dtype) -> PreTrainedModel:
     """Load a folder's language model in evaluation mode (dropout off)."""
+    quiet_libraries()
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch_dtype(dtype), use_safetensors=True, trust_remote_code=False
     )

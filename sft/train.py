@@ -1,6 +1,5 @@
 """Supervised fine-tuning: a base model and demonstrations in, the best checkpoint by validation loss out."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,23 @@ from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
 from sft.config import Dtype, RuntimeConfig, SFTConfig
+from sft.core.checkpoint import Saving
 from sft.core.errors import DataError
 from sft.core.text import TokenLimits, encode_answer, encode_prompt
 from sft.core.tracking import Tracker
 from sft.data import Example
+from sft.divergence import Guard
 from sft.model import load_causal_lm, load_tokenizer, torch_device
-from sft.trainer import LossPoint, callbacks, loss_history, quiet_trainers, silence, training_settings, with_lengths
+from sft.trainer import (
+    LossPoint,
+    Resumable,
+    loss_history,
+    quiet_trainers,
+    save_trained,
+    train_or_carry_on,
+    training_settings,
+    with_lengths,
+)
 
 IGNORED = -100
 """Label of a token that the loss does not count."""
@@ -61,6 +71,10 @@ def encode_examples(
     return EncodedExamples(rows, shortened, left_out)
 
 
+class _Trainer(Resumable, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer, guarded and resumable."""
+
+
 def train_sft(
     config: SFTConfig,
     *,
@@ -73,6 +87,7 @@ def train_sft(
     seed: int,
     out_dir: Path,
     tracker: Tracker,
+    saving: Saving | None = None,
 ) -> SFTResult:
     """Fine-tune `base` on demonstrations; keep the weights with the lowest validation loss.
 
@@ -87,9 +102,13 @@ def train_sft(
         seed: order of the rows.
         out_dir: empty folder; afterwards holds the model and its tokenizer.
         tracker: where the numbers go.
+        saving: where checkpoints lie; a run with the same fingerprint carries on from the newest. None: no checkpoints.
 
     Raises:
-        DataError: no usable row in `train` or `validation`.
+        ConfigError: the newest checkpoint was made in another environment.
+        DataError: no usable row in `train` or `validation`, or a loss that is no number.
+        Interrupted: a signal came; the step was finished and saved.
+        OutOfMemory: memory did not suffice.
     """
     quiet_trainers()
     torch.set_num_threads(runtime.threads)
@@ -102,23 +121,21 @@ def train_sft(
                 f"no usable demonstration in the {name} split ({part.left_out} left out as longer than "
                 f"data.max_answer_tokens={limits.answer}); give more data or raise data.max_answer_tokens"
             )
-    model = load_causal_lm(base, device=torch_device(runtime), dtype=Dtype.FLOAT32)
+    device = torch_device(runtime)
+    model = load_causal_lm(base, device=device, dtype=Dtype.FLOAT32)
     model.config.pad_token_id = tokenizer.pad_token_id
-    checkpoints = out_dir / "checkpoints"
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=model,
-        args=TRLConfig(**training_settings(config, runtime, seed=seed, out_dir=checkpoints)),
+        args=TRLConfig(**training_settings(config, runtime, seed=seed, out_dir=out_dir)),
         train_dataset=with_lengths(encoded.rows, "input_ids"),
         eval_dataset=with_lengths(encoded_validation.rows, "input_ids"),
         processing_class=tokenizer,
-        callbacks=callbacks(config, tracker),
     )
-    silence(trainer)
-    trainer.train()
+    guard = Guard(out_dir if saving is None else saving.folder, encoded.rows, ["input_ids"], tokenizer)
+    patience = config.early_stopping_patience
+    train_or_carry_on(trainer, model, guard, patience=patience, device=device, saving=saving, tracker=tracker)
     best_loss = trainer.evaluate()["eval_loss"]
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    trainer.model.save_pretrained(out_dir)
-    tokenizer.save_pretrained(out_dir)
+    save_trained(model, tokenizer, out_dir)
     metrics = {
         "eval_loss": float(best_loss),
         "examples": len(encoded.rows),

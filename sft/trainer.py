@@ -1,14 +1,16 @@
-"""What SFT and reward training share: TRL's arguments from our settings, and a callback that reports to a Tracker."""
+"""What SFT and reward training share: TRL's arguments from our settings, and training that can be carried on."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import datasets
+import torch
+from safetensors import SafetensorError
 from transformers import (
-    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -17,11 +19,17 @@ from transformers import (
     TrainingArguments,
 )
 
+from sft.checkpoints import LIBRARIES, Checkpoints, as_transformers_likes
 from sft.config import Dtype, RuntimeConfig, TrainerConfig
-from sft.core.errors import DataError
+from sft.core.checkpoint import CheckpointStore, Saving
+from sft.core.durable import storage_errors
+from sft.core.errors import StorageError
+from sft.core.out_of_memory import memory_errors
 from sft.core.quiet import quiet_libraries
 from sft.core.tracking import Tracker
+from sft.divergence import Batch, Guard
 from sft.model import torch_device
+from sft.selection import Selection
 
 LENGTH = "length"
 """Column with the number of tokens of a row; rows of similar length share a batch, which saves padding."""
@@ -60,11 +68,6 @@ class TrainingSettings(TypedDict):
     eval_steps: int
     save_strategy: str
     save_steps: int
-    save_total_limit: int
-    save_only_model: bool
-    load_best_model_at_end: bool
-    metric_for_best_model: str
-    greater_is_better: bool
     logging_steps: int
     logging_nan_inf_filter: bool
     report_to: list[str]
@@ -98,12 +101,7 @@ def training_settings(config: TrainerConfig, runtime: RuntimeConfig, *, seed: in
         eval_strategy="steps",
         eval_steps=config.eval_steps,
         save_strategy="steps",
-        save_steps=config.eval_steps,
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
+        save_steps=config.save_steps or config.eval_steps,
         logging_steps=max(1, config.eval_steps // 5),
         logging_nan_inf_filter=False,
         report_to=[],
@@ -122,8 +120,15 @@ def training_settings(config: TrainerConfig, runtime: RuntimeConfig, *, seed: in
     )
 
 
+def begin(tracker: Tracker, state: TrainerState) -> None:
+    """Start the progress bar; where training carries on, at its step, and say so in the ledger."""
+    tracker.start(state.max_steps, "step")
+    if state.global_step:
+        tracker.log(state.global_step, {"resumed": 1.0})
+
+
 class TrackerCallback(TrainerCallback):
-    """Sends what the trainer logs to a Tracker, and stops at the first loss that is no number."""
+    """Sends what the trainer logs to a Tracker."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -131,8 +136,8 @@ class TrackerCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Start the progress bar."""
-        self.tracker.start(state.max_steps, "step")
+        """Start the progress bar, where training carries on at its step."""
+        begin(self.tracker, state)
 
     def on_log(
         self,
@@ -145,11 +150,6 @@ class TrackerCallback(TrainerCallback):
         """Forward the numbers."""
         numbers = {key: float(value) for key, value in (logs or {}).items() if isinstance(value, int | float)}
         self.tracker.log(state.global_step, numbers)
-        if not math.isfinite(numbers.get("loss", 0.0)):
-            raise DataError(
-                f"the training loss became {numbers['loss']} at step {state.global_step}; "
-                "lower the learning rate or look for broken rows, then run the same command again"
-            )
 
 
 def with_lengths(rows: Sequence[Mapping[str, list[int]]], *columns: str) -> datasets.Dataset:
@@ -157,14 +157,112 @@ def with_lengths(rows: Sequence[Mapping[str, list[int]]], *columns: str) -> data
     return datasets.Dataset.from_list([{**row, LENGTH: max(len(row[column]) for column in columns)} for row in rows])
 
 
-def silence(trainer: Trainer) -> None:
-    """Remove the callback that prints every log as a dict; the Tracker has it."""
-    trainer.remove_callback(PrinterCallback)
+class Resumable(Trainer):
+    """Goes before TRL's trainer among the bases of ours: guards every step, and saves in our own form."""
+
+    checkpoints: Checkpoints
+    guard: Guard
+    _total_train_tokens: int
+    """TRL's count of tokens, which it reports."""
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Compute gradients, and raise DataError where a loss or a gradient is no number."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.guard.note(Batch(loss, ids, mask))
+        if self.accelerator.sync_gradients:
+            self.guard.examine_step(model, self.state.global_step + 1)
+        return loss
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
+        self.checkpoints.save(self.state, self.control, self._total_train_tokens)
 
 
-def callbacks(config: TrainerConfig, tracker: Tracker) -> list[TrainerCallback]:
-    """Return the callbacks of both trainers."""
-    return [TrackerCallback(tracker), EarlyStoppingCallback(config.early_stopping_patience)]
+def train_or_carry_on(
+    trainer: Resumable,
+    model: torch.nn.Module,
+    guard: Guard,
+    *,
+    patience: int,
+    device: torch.device,
+    saving: Saving | None,
+    tracker: Tracker,
+) -> None:
+    """Train, or carry on from the newest checkpoint; leave the weights with the lowest validation loss in the model.
+
+    Args:
+        trainer: with all it needs but callbacks.
+        model: what it trains.
+        guard: stops steps that must not be.
+        patience: looks without a better validation loss before training stops.
+        device: where the model is.
+        saving: where checkpoints lie; a run with the same fingerprint carries on. None: no checkpoints.
+        tracker: where the numbers go.
+
+    Raises:
+        ConfigError: the newest checkpoint was made in another environment, see `CheckpointStore.latest`.
+        DataError: a loss, gradient or weight that is no number.
+        Interrupted: a signal came; the step was finished and saved.
+        OutOfMemory: memory did not suffice.
+        StorageError: the disk refuses.
+    """
+    assert trainer.model is model
+    store, selection = _open(saving, device), Selection(model, patience)
+    trainer.guard = guard
+    trainer.checkpoints = Checkpoints(store, model, selection, device=device, examine=guard.examine_weights)
+    trainer.remove_callback(PrinterCallback)  # prints every log as a dict; the Tracker has it
+    for callback in (TrackerCallback(tracker), selection, trainer.checkpoints):
+        trainer.add_callback(callback)
+    with memory_errors(_remedy(trainer.args)), trainer.checkpoints.interruption:
+        _carry_on(trainer, store, tracker)
+    selection.apply()
+
+
+def _open(saving: Saving | None, device: torch.device) -> CheckpointStore | None:
+    if saving is None:
+        return None
+    return CheckpointStore(
+        saving.folder, fingerprint=saving.fingerprint, device=device, allow=saving.allow, libraries=LIBRARIES
+    )
+
+
+def _carry_on(trainer: Resumable, store: CheckpointStore | None, tracker: Tracker) -> None:
+    found = None if store is None else store.latest()
+    for message in store.refused if store is not None else ():
+        tracker.note(message)
+    if store is None or found is None:
+        trainer.train()
+        return
+    carried = trainer.checkpoints.restore(store.read(found))
+    trainer.state, trainer._total_train_tokens = carried.state, carried.tokens
+    tracker.note(f"carries on after step {found.step} of {carried.state.max_steps}")
+    if carried.finished:
+        begin(tracker, carried.state)
+        return
+    with as_transformers_likes(found, carried.state) as view:
+        trainer.train(resume_from_checkpoint=str(view))
+
+
+def _remedy(args: TrainingArguments) -> str:
+    size, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    halve = (
+        f"halve per_device_train_batch_size={size} and double gradient_accumulation_steps={accumulated}, which keeps "
+        "the rows of a step together, or "
+    )
+    return f"{halve if size > 1 else ''}give more memory: the same command then carries on after the last checkpoint"
+
+
+def save_trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model and its tokenizer as Hugging Face lays them out. Raises StorageError when the disk refuses."""
+    with storage_errors(folder):
+        try:
+            model.save_pretrained(folder)
+        except SafetensorError as error:
+            remedy = "free space or fix permissions, then run the same command again"
+            raise StorageError(f"cannot write {folder}: {error}; {remedy}") from error
+        tokenizer.save_pretrained(folder)
 
 
 def loss_history(state: TrainerState) -> list[LossPoint]:

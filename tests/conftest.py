@@ -3,6 +3,7 @@
 Heavy libraries are imported inside the fixtures, so that tests of settings and texts stay fast.
 """
 
+import gc
 import signal
 from pathlib import Path
 
@@ -15,6 +16,12 @@ CPU = RuntimeConfig(device=Device.CPU, threads=1)
 LIMITS = TokenLimits(prompt=32, answer=48)
 CALIBRATION = (0.3, 1.7)
 """Offset and temperature of the shared reward model."""
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave out the imported libraries: the trainers ask for whole collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

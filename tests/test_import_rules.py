@@ -12,7 +12,7 @@ FILES = {
     for package in ("sft", "reward", "rlhf")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-ROOMS = ("ppo", "labels", "bias", "evaluation", "registry", "simulation", "report")
+ROOMS = ("ppo", "labels", "bias", "evaluation", "registry", "simulation", "report", "runs")
 HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "peft", "wandb"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "torch.save", "__import__", "numpy.load", "np.load"}

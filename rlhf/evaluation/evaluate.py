@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from reward.model import RewardModel
 from rlhf.config import EvaluationConfig
 from sft.config import RuntimeConfig
+from sft.core.durable import text_digest
 from sft.core.generation import Answer, SamplingSettings, pad_left, pad_right, sample_answers
 from sft.core.likelihood import token_statistics
 from sft.core.measures import repetition, wins
@@ -30,15 +31,22 @@ Floats = npt.NDArray[np.float64]
 Judge = Callable[[Sequence[tuple[Conversation, str]]], Floats]
 """Scores prompts with answers; higher is better."""
 BATCH_SIZE = 64
+PROMPT_DIGEST_LENGTH = 16
+"""Hex digits; two of a million prompts share them with a probability of 3e-8."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Named estimates, rows for the table of samples, and the proxy rewards behind the histogram."""
+    """Named estimates, rows for the table of samples, and the scores of every answer."""
 
     estimates: dict[str, Estimate]
     samples: list[dict[str, object]]
+    prompts: list[str]
+    """Length N: a digest of each answer's prompt; the same prompt has the same digest in every run."""
     rewards: dict[str, list[float]]
+    """`sft` and `policy`, length N each: proxy rewards."""
+    judged: dict[str, list[float]]
+    """`sft` and `policy`, length N each: the judge's scores, by which policies of different runs can be compared."""
 
 
 class _Side(NamedTuple):
@@ -181,7 +189,13 @@ def evaluate_policy(
             estimates[f"{name}_gold"] = mean(gold(side.pairs))
     tracker.log(4, {f"eval/{name}": estimate.value for name, estimate in estimates.items()})
     samples = _samples(own, other, config.sample_table, config.answers_per_prompt, gold)
-    return EvaluationResult(estimates, samples, {"sft": other.proxy_N.tolist(), "policy": own.proxy_N.tolist()})
+    return EvaluationResult(
+        estimates,
+        samples,
+        [text_digest(cluster)[:PROMPT_DIGEST_LENGTH] for cluster in clusters],
+        {"sft": other.proxy_N.tolist(), "policy": own.proxy_N.tolist()},
+        {"sft": other.judged_N.tolist(), "policy": own.judged_N.tolist()},
+    )
 
 
 def _samples(

@@ -16,7 +16,8 @@ from rlhf.labels.commands import (
     open_store,
     show,
 )
-from rlhf.registry.artifact import DATABASE_FILE
+from rlhf.registry.artifact import DATABASE_FILE, ELSEWHERE_FILE
+from rlhf.registry.options import UrlOption
 from sft.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def export_command(
     project: ProjectOption = "default",
     as_json: JsonOption = False,
     registry: RegistryOption = REGISTRY,
+    registry_url: UrlOption = None,
 ) -> None:
     """Register the labels as a frozen dataset version with a datasheet; annotators appear by pseudonym.
 
@@ -57,7 +59,10 @@ def export_command(
 
     store = open_store(database, registry)
     request = ExportRequest(project, ExportFormat(format), attribute, rebuild)
-    show(register_export(store, Registry(registry), request, name=name, output=output).as_dict(), as_json)
+    show(
+        register_export(store, Registry(registry, url=registry_url), request, name=name, output=output).as_dict(),
+        as_json,
+    )
 
 
 def erase_command(
@@ -69,13 +74,14 @@ def erase_command(
     project: ProjectOption = "default",
     as_json: JsonOption = False,
     registry: RegistryOption = REGISTRY,
+    registry_url: UrlOption = None,
 ) -> None:
     """Remove a person's name, labels and free texts for good; list every dataset and model that used the labels."""
     from rlhf.labelling.erasure import erase_annotator
 
     if sys.stdin.isatty() and not yes:
         typer.confirm(f"Remove all that {annotator!r} said in project {project!r}, for good?", abort=True, err=True)
-    found = erase_annotator(open_store(database, registry), _existing(registry), project, annotator)
+    found = erase_annotator(open_store(database, registry), _existing(registry, registry_url), project, annotator)
     if as_json:
         show(found.as_dict(), as_json)
         return
@@ -84,9 +90,9 @@ def erase_command(
         typer.echo(f"- {sentence}")
 
 
-def _existing(root: Path) -> "Registry | None":
-    if not (root / DATABASE_FILE).is_file():
+def _existing(root: Path, url: str | None) -> "Registry | None":
+    if url is None and not any((root / name).is_file() for name in (DATABASE_FILE, ELSEWHERE_FILE)):
         return None
     from rlhf.registry import Registry
 
-    return Registry(root, create=False)
+    return Registry(root, url=url, create=False)

@@ -7,8 +7,9 @@ listed is known to the labels, and the same command carries on.
 
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from rlhf.labels.exporting.export import (
 from rlhf.labels.exporting.export_rows import ExportFormat
 from rlhf.labels.store import LabelStore
 from rlhf.registry import Artifact, Registry
-from rlhf.registry.artifact import check_name
+from rlhf.registry.artifact import check_name, parse_ref
 from sft.core.durable import (
     MANIFEST,
     broken_files,
@@ -40,6 +41,10 @@ from sft.core.errors import DataError, UsageError
 
 DATASET, ERASURE = "dataset", "erasure"
 """Kinds of artifacts: an export of labels, and the mark that a person in it has been erased."""
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 class RegisteredExport(NamedTuple):
@@ -103,14 +108,19 @@ def register_export(
     return RegisteredExport(dataset, exported, known is None, output)
 
 
-def training_dataset(registry: Registry, ref: str) -> Artifact:
+def training_dataset(registry: Registry, ref: str, *, announce: Callable[[str], None] = _say) -> Artifact:
     """Return the dataset version that a reward model may be trained on, its files verified.
+
+    Args:
+        registry: that holds it.
+        ref: NAME, of which the newest version of the format csv is taken; or NAME:VERSION, or NAME@ALIAS.
+        announce: is told which newer versions were passed over, as of another format.
 
     Raises:
         UsageError: there is no such version, or it is not an export that names annotator and label in every row.
         DataError: its files are not those that were registered, or somebody in it has been erased.
     """
-    dataset = registry.get(ref)
+    dataset = _newest_csv(registry, ref, announce)
     if dataset.kind != DATASET:
         raise UsageError(
             f"{dataset.ref} is no export of labels but of kind {dataset.kind!r}; see `rlhf models list` for those of "
@@ -129,6 +139,20 @@ def training_dataset(registry: Registry, ref: str) -> Artifact:
             "the new version"
         )
     return dataset
+
+
+def _newest_csv(registry: Registry, ref: str, announce: Callable[[str], None]) -> Artifact:
+    """Return what a reference names; a name alone is the newest version that can train, where there is one."""
+    wanted = parse_ref(ref)
+    versions = [] if wanted.version or wanted.alias else registry.artifacts(wanted.name)
+    able = [number for number, version in enumerate(versions) if _is_csv(version)]
+    if not able:
+        return registry.get(ref)
+    found, passed = versions[able[-1]], versions[able[-1] + 1 :]
+    if passed:
+        others = ", ".join(f"{version.ref} ({version.metadata.get('format', version.kind)})" for version in passed)
+        announce(f"data.labels={ref}: takes {found.ref}, the newest version of format csv; passed over: {others}")
+    return registry.get(found.ref)
 
 
 def _check_format(registry: Registry, dataset: Artifact) -> None:

@@ -76,12 +76,18 @@ def report_command(
     registry: RegistryOption = REGISTRY,
 ) -> None:
     """Say how far the labels can be trusted: agreement, annotators, ranking of the models."""
+    from rlhf.labels.trust.render import show_sections
     from rlhf.labels.trust.report import trust_report
+    from rlhf.labels.trust.report_text import report_sections
 
     with open_store(database, registry).reading(project) as labels:
         labels.check_attribute(attribute)
         judgements = labels.judgements(attribute)
-    show(trust_report(judgements, seed=seed, resamples=resamples).as_dict(), as_json)
+    found = trust_report(judgements, seed=seed, resamples=resamples)
+    if as_json:
+        show(found.as_dict(), as_json)
+    else:
+        show_sections(report_sections(found))
 
 
 @app.command("status")
@@ -93,8 +99,14 @@ def status_command(
 ) -> None:
     """Say how far the people are who label: progress, pace, agreement, everybody's numbers."""
     from rlhf.labels.collection.monitor import status
+    from rlhf.labels.collection.status_text import status_sections
+    from rlhf.labels.trust.render import show_sections
 
-    show(status(open_store(database, registry), project, time.time()), as_json)
+    found = status(open_store(database, registry), project, time.time())
+    if as_json:
+        show(found.as_dict(), as_json)
+    else:
+        show_sections(status_sections(found))
 
 
 @app.command("upgrade")

@@ -31,7 +31,10 @@ _REMEDIES = Remedies(
     readonly="make the file and its folder writable for you, or name another one with --database",
     unreachable="check that its folder exists and that you may read and write there",
     damaged="the database is damaged: restore it from a backup, or move it away and import the labels again",
-    otherwise="check the disk or the server",
+    otherwise="check the disk",
+)
+_SERVER_REMEDIES = _REMEDIES._replace(
+    otherwise="check user, host, port and database name of the URL, the password (PGPASSWORD), and that the server runs"
 )
 
 
@@ -49,8 +52,9 @@ class Database:
         """
         parsed = _parsed(url)
         self._path = Path(parsed.database or "") if parsed.drivername == "sqlite" else None
-        self._shown = str(self._path) if self._path else parsed.render_as_string(hide_password=True)
+        self._shown = str(self._path) if self._path else _written(parsed)
         self._engine = _sqlite(self._path) if self._path else _postgresql(parsed)
+        self._remedies = _REMEDIES if self._path else _SERVER_REMEDIES
 
     def __str__(self) -> str:
         """Return the file, or the URL without its password."""
@@ -91,8 +95,8 @@ class Database:
         found = self._version()
         if not found:
             raise UsageError(
-                f"there are no labels in {self}: import some (rlhf labels import FILE), or name their database with "
-                "--database URL"
+                f"there are no labels in {self}: import some (rlhf labels import FILE), make tasks for people (rlhf "
+                "labels create NAME --from FILE), or name their database with --database URL"
             )
         if found < SCHEMA_VERSION:
             raise StorageError(
@@ -104,7 +108,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open one snapshot."""
-        with database_errors(self._shown, _REMEDIES), self._engine.connect() as connection:
+        with database_errors(self._shown, self._remedies), self._engine.connect() as connection:
             if self._path is not None:
                 connection.exec_driver_sql("BEGIN")
             else:
@@ -114,7 +118,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a write transaction; commit at the end, roll back on any error."""
-        with database_errors(self._shown, _REMEDIES), self._engine.connect() as connection:
+        with database_errors(self._shown, self._remedies), self._engine.connect() as connection:
             if self._path is not None:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
@@ -162,6 +166,11 @@ def _parsed(url: str) -> URL:
     raise UsageError(
         f"{shown} is not the URL of a database of labels; write sqlite:///FILE or postgresql://USER@HOST/NAME"
     )
+
+
+def _written(url: URL) -> str:
+    """Return the URL as people write it, without its password."""
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
 def _sqlite(path: Path) -> Engine:

@@ -90,8 +90,13 @@ def event_of(row: Row[tuple[object, ...]]) -> Event:
     )
 
 
-def judgement_of(row: Row[tuple[object, ...]], annotator: str | None) -> Judgement:
-    """Return a label in the order in which it was shown; one without a known order has its winner first."""
+def judgement_of(
+    row: Row[tuple[object, ...]], annotator: str | None, also_models: tuple[tuple[str, str], ...] = ()
+) -> Judgement:
+    """Return a label in the order in which it was shown; one without a known order has its winner first.
+
+    `also_models` are those of the same answers, in the task's order.
+    """
     found = Judgement(
         prompt=tuple(Message(turn["role"], turn["content"]) for turn in json.loads(row.prompt)),
         response_a=row.response_a,
@@ -108,6 +113,7 @@ def judgement_of(row: Row[tuple[object, ...]], annotator: str | None) -> Judgeme
         time=row.time,
         attribute=row.attribute,
         split=row.split,
+        also_models=also_models,
     )
     first = row.shown_left or row.choice
     return found.swapped() if first == Choice.B else found

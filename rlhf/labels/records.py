@@ -56,6 +56,8 @@ class Judgement:
     """What was asked, such as "harmless"; None: which answer is better overall."""
     split: str | None = None
     """The part of the dataset that the row belongs to, in the file's own word; None: not said."""
+    also_models: tuple[tuple[str, str], ...] = ()
+    """Other models that wrote the same two answers, of a and b; nobody is asked again for them."""
 
     def __post_init__(self) -> None:
         """Refuse a kind of tie where there is none."""
@@ -76,6 +78,7 @@ class Judgement:
             choice=self.choice.swapped(),
             model_a=self.model_b,
             model_b=self.model_a,
+            also_models=tuple((b, a) for a, b in self.also_models),
         )
 
     @property

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, func, select, text
 
 from rlhf.labels.database import Database
 from rlhf.labels.events import Event, EventIds, EventKind, event_of, holds, holds_now, joined_events, judgement_of
+from rlhf.labels.origins import Origins, Texts, models_of_same_texts, origins
 from rlhf.labels.records import Judgement
 from rlhf.labels.tables import (
     ANNOTATOR,
@@ -109,7 +110,8 @@ class LabelStore:
     def _no_such_project(self, connection: Connection, name: str) -> Project:
         names = ", ".join(connection.scalars(select(PROJECT.c.name).order_by(PROJECT.c.name))) or "none"
         raise UsageError(
-            f"there is no project {name!r} in {self._database}; there are: {names}; name one with --project"
+            f"there is no project {name!r} in {self._database}; there are: {names}; name one with --project, or make "
+            f"it: rlhf labels create {name} --from FILE (tasks for people), rlhf labels import FILE --project {name}"
         )
 
 
@@ -138,10 +140,11 @@ class ProjectLabels:
         return found if only is None else (event for event in found if holds(only, event.id))
 
     def judgements(self, attribute: str | None = None) -> list[Judgement]:
-        """Return the labels that hold now, with the annotators' names."""
+        """Return the labels that hold now, with the annotators' names and all models that wrote the answers."""
         mine = (EVENT.c.project_id == self.project.id, EVENT.c.kind == EventKind.LABEL, holds_now(attribute))
         rows = self.connection.execute(joined_events(*mine).order_by(EVENT.c.id))
-        return [judgement_of(row, row.name) for row in rows]
+        also = models_of_same_texts(self.connection, self.project.id)
+        return [judgement_of(row, row.name, also.get(Texts.of(row), ())) for row in rows]
 
     def attributes(self) -> dict[str | None, int]:
         """Return how many label events each attribute has; None stands for the answers as a whole."""
@@ -178,7 +181,13 @@ class ProjectLabels:
     def _events(self, *conditions: ColumnElement[bool], order: Sequence[ColumnElement[int]]) -> Iterator[Event]:
         statement = joined_events(EVENT.c.project_id == self.project.id, *conditions).order_by(*order)
         streamed = self.connection.execution_options(yield_per=_FETCH).execute(statement)
-        return (event_of(row) for row in streamed)
+        said = origins(self.connection, self.project.id)
+        return (_with_origin(event_of(row), row, said) for row in streamed)
+
+
+def _with_origin(event: Event, row: Row[tuple[object, ...]], said: Origins) -> Event:
+    """Return an event with the source and licence of its texts, where no import says them of the label."""
+    return event if row.import_id is not None else event._replace(**said.of(event.task_id)._asdict())
 
 
 def record_export(connection: Connection, project: Project, made: Exported) -> None:

@@ -255,4 +255,6 @@ ATTEMPTS = Table(
     Column("failures", Integer, nullable=False),
     Column("blocked_until", Float, nullable=False),
 )
-"""Failed logins by account name and by address, hashed."""
+"""Failed logins by account name and by address, hashed; and, without failures, from where an account has got in before:
+until `blocked_until` that is known.
+"""

@@ -17,9 +17,14 @@ from rlhf.ppo.models import Parameters, PPOModels
 from rlhf.ppo.scores import RunningMoments
 from rlhf.ppo.selection import SelectionState
 from rlhf.ppo.update import Optimisers
-from sft.core.checkpoint import CheckpointStore, LoadedCheckpoint, optimizer_tensors, restore_optimizer
+from sft.core.checkpoint import (
+    CheckpointStore,
+    LoadedCheckpoint,
+    check_alike,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from sft.core.distributed import spread_like, wait_for_all, whole
-from sft.core.errors import DataError
 from sft.core.world import World
 
 Weights = dict[str, torch.Tensor]
@@ -98,23 +103,11 @@ def put_weights(models: PPOModels, weights: Mapping[str, Mapping[str, torch.Tens
         DataError: the weights are not those of these models: other names, shapes or number formats.
     """
     for name, parameters in _trained(models).items():
-        _check_alike(name, parameters, weights[name])
+        check_alike(name, parameters, weights[name])
     with torch.no_grad():
         for name, parameters in _trained(models).items():
             for key, value in parameters.items():
                 value.copy_(spread_like(weights[name][key], value))
-
-
-def _check_alike(name: str, parameters: Parameters, weights: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights that `copy_` would spread or round."""
-    here, there = ({key: (tuple(v.shape), v.dtype) for key, v in x.items()} for x in (parameters, weights))
-    different = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
-    if different:
-        raise DataError(
-            f"the {name} of the checkpoint is not that of this run: it differs in {', '.join(different[:5])}"
-            f"{' and more' if len(different) > 5 else ''}; restore the model's settings, or start the run anew in "
-            "another folder"
-        )
 
 
 def save_checkpoint(

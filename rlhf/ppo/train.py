@@ -29,7 +29,7 @@ from rlhf.ppo.state import HistoryRow, PPOState, fresh_state, keep_weights, put_
 from rlhf.ppo.targets import Targets, make_targets
 from rlhf.ppo.update import Optimisers, UpdateStatistics, all_finite, make_optimisers, update
 from sft.config import RuntimeConfig
-from sft.core.checkpoint import CheckpointStore
+from sft.core.checkpoint import CheckpointStore, Saving
 from sft.core.compilation import missing_for_compilation
 from sft.core.config import raise_problems
 from sft.core.distributed import first_given, from_rank_0, gather_json, wait_for_all
@@ -74,15 +74,6 @@ class PPOInputs(NamedTuple):
     """A reward model that PPO does not train on, for the looks."""
     start: Path | None = None
     """The model that the policy starts as, of the same tokens; not with `models: shared`."""
-
-
-class Saving(NamedTuple):
-    """Where checkpoints lie, and what they belong to."""
-
-    folder: Path
-    fingerprint: str
-    allow: Sequence[str] = ()
-    """Differences of the environment that a resumed run accepts, see `CheckpointStore`."""
 
 
 def train_ppo(

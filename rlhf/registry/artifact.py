@@ -14,9 +14,33 @@ LATEST = "latest"
 DATABASE_FILE = "registry.db"
 """The database's file in the registry's folder; no name may begin like it."""
 
+WORK = ".work"
+"""The part of the registry's folder where products are made."""
+
+CHECKPOINTS = "checkpoints"
+"""The part of a workspace that outlives a run that did not finish."""
+
+ELSEWHERE_FILE = "registry.db.elsewhere"
+"""The note in the folder of a registry whose database is on a server: which one."""
+
+STAGE_FILE = "stage.json"
+"""What a stage reports of its product, in the product's folder; a report holds its verdict there as "passed"."""
+
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _FINGERPRINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_TAG_VALUE_LENGTH = 200
 _REF = re.compile(r"([^:@]*)(?::([1-9][0-9]{0,8})|@([^:@]*))?")
+
+
+class Tag(NamedTuple):
+    """A word that people put on a version, or a key with a value."""
+
+    key: str
+    value: str | None = None
+
+    def __str__(self) -> str:
+        """Return the tag as it is written: WORD or KEY=VALUE."""
+        return self.key if self.value is None else f"{self.key}={self.value}"
 
 
 class Parent(NamedTuple):
@@ -49,6 +73,10 @@ class Artifact:
     """Names that point at this version now, sorted; the built-in "latest" is not among them."""
     parents: tuple[Parent, ...] = ()
     """What it was made from, in the order given when it was registered."""
+    tags: tuple[Tag, ...] = ()
+    """What people called it, sorted."""
+    removed_at: str | None = None
+    """When `rlhf models gc` removed its folder; None: it is there."""
 
     @property
     def ref(self) -> str:
@@ -67,7 +95,9 @@ class Artifact:
             "fingerprint": self.fingerprint,
             "created_at": self.created_at,
             "aliases": list(self.aliases),
+            "tags": [str(tag) for tag in self.tags],
             "parents": [parent._asdict() for parent in self.parents],
+            "removed_at": self.removed_at,
             "metadata": dict(self.metadata),
         }
 
@@ -91,12 +121,30 @@ def parse_ref(text: str) -> Ref:
     return Ref(match[1], int(match[2]) if match[2] else None, match[3])
 
 
+def parse_tag(text: str) -> Tag:
+    """Take WORD or KEY=VALUE apart. Raises UsageError."""
+    key, equals, value = text.partition("=")
+    check_word("tag", key)
+    if equals and not (0 < len(value) <= _TAG_VALUE_LENGTH and value.isprintable()):
+        raise UsageError(
+            f"the value of tag {key}={value!r} is not allowed: use 1 to {_TAG_VALUE_LENGTH} printable characters"
+        )
+    return Tag(key, value if equals else None)
+
+
 def check_word(what: str, word: str) -> None:
     """Raise UsageError unless `word` may be a name, a kind, a role or an alias; `what` says which of them."""
     if not _WORD.fullmatch(word):
         raise UsageError(
             f"{what} {word!r} is not allowed: use 1 to 64 of a-z, 0-9, '.', '_', '-', a letter or digit first"
         )
+
+
+def check_alias(alias: str) -> None:
+    """Raise UsageError unless `alias` may be set and dropped."""
+    check_word("alias", alias)
+    if alias == LATEST:
+        raise UsageError(f"alias {LATEST!r} always means the highest version; choose another alias")
 
 
 def check_name(name: str) -> None:

@@ -1,10 +1,19 @@
-"""`rlhf models list | show | lineage`: read the registry. With --json, standard output is one JSON document."""
+"""`rlhf models list | show | lineage | diff | verify`: read the registry. With --json, output is one JSON document."""
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rlhf.registry.changes import gc_command, promote_command, tag_command, upgrade_command
+from rlhf.registry.options import (
+    REGISTRY,
+    JsonOption,
+    RefArgument,
+    RegistryOption,
+    UrlOption,
+    open_registry,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rlhf.registry.artifact import Artifact
@@ -14,59 +23,108 @@ REPORT_KINDS = ("evaluation", "bias", "erasure")
 """Kinds of artifacts that report about their parents."""
 
 app = typer.Typer(help="Registered models, labels and reports.", no_args_is_help=True)
+app.command("promote")(promote_command)
+app.command("tag")(tag_command)
+app.command("gc")(gc_command)
+app.command("upgrade")(upgrade_command)
 
-RegistryOption = Annotated[Path, typer.Option("--registry", metavar="DIR", help="Folder of the registry.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-RefArgument = Annotated[str, typer.Argument(metavar="REF", help="NAME (its latest version), NAME:VERSION, NAME@ALIAS.")]
 NameArgument = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only versions of this name.")]
 
 
 @app.command("list")
 def list_models(
-    name: NameArgument = None, as_json: JsonOption = False, registry: RegistryOption = Path("registry")
+    name: NameArgument = None,
+    removed: Annotated[bool, typer.Option("--all", help="Also versions that `rlhf models gc` removed.")] = False,
+    as_json: JsonOption = False,
+    registry: RegistryOption = REGISTRY,
+    url: UrlOption = None,
 ) -> None:
     """List what is registered."""
-    artifacts = _open(registry).artifacts(name)
+    artifacts = open_registry(registry, url).artifacts(name, removed=removed)
     if as_json:
-        _print_json([artifact.as_dict() for artifact in artifacts])
+        print_json([artifact.as_dict() for artifact in artifacts])
     elif not artifacts:
         typer.echo(f"the registry {registry} is empty", err=True)
     else:
         from rlhf.registry import render
 
-        render.show(render.artifact_list(artifacts))
+        render.show_list(artifacts)
 
 
 @app.command("show")
-def show_model(ref: RefArgument, as_json: JsonOption = False, registry: RegistryOption = Path("registry")) -> None:
-    """Show one artifact: path, digest, aliases, parents, reports, metrics."""
-    store = _open(registry)
-    artifact = store.get(ref)
+def show_model(
+    ref: RefArgument, as_json: JsonOption = False, registry: RegistryOption = REGISTRY, url: UrlOption = None
+) -> None:
+    """Show one artifact: path, digest, aliases, tags, parents, reports, promotions, metrics."""
+    store = open_registry(registry, url)
+    artifact = store.get(ref, removed=True)
     reports = _reports(store, artifact)
+    promotions = store.promotions(artifact)
     if as_json:
-        _print_json({**artifact.as_dict(), "reports": reports})
+        listed = [promotion.as_dict() for promotion in promotions]
+        print_json({**artifact.as_dict(), "reports": reports, "promotions": listed})
     else:
         from rlhf.registry import render
 
-        render.show(render.artifact_page(artifact, reports))
+        render.show(render.artifact_page(artifact, reports, promotions))
 
 
 @app.command("lineage")
-def show_lineage(ref: RefArgument, as_json: JsonOption = False, registry: RegistryOption = Path("registry")) -> None:
+def show_lineage(
+    ref: RefArgument, as_json: JsonOption = False, registry: RegistryOption = REGISTRY, url: UrlOption = None
+) -> None:
     """Show what an artifact was made from and what was made from it."""
-    lineage = _open(registry).lineage(ref)
+    lineage = open_registry(registry, url).lineage(ref)
     if as_json:
-        _print_json(lineage.as_dict())
+        print_json(lineage.as_dict())
     else:
         from rlhf.registry import render
 
         render.show(render.lineage_tree(lineage))
 
 
-def _open(root: Path) -> "Registry":
-    from rlhf.registry.store import Registry  # here and above: `rlhf --help` loads neither SQLAlchemy nor rich's tables
+@app.command("diff")
+def show_difference(
+    a: Annotated[str, typer.Argument(metavar="A", help="NAME, NAME:VERSION or NAME@ALIAS.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    as_json: JsonOption = False,
+    registry: RegistryOption = REGISTRY,
+    url: UrlOption = None,
+) -> None:
+    """Show what differs between two versions: settings, metrics with intervals, parents, files by digest."""
+    from rlhf.registry.difference import difference
 
-    return Registry(root, create=False)
+    store = open_registry(registry, url)
+    found = difference(store.get(a), store.get(b))
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        from rlhf.registry import render
+
+        render.show(render.difference_page(found))
+
+
+@app.command("verify")
+def verify_models(
+    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="Only this version; default: all.")] = None,
+    as_json: JsonOption = False,
+    registry: RegistryOption = REGISTRY,
+    url: UrlOption = None,
+) -> None:
+    """Compare every file with what was registered, bit for bit; exit with 1 and name each file that differs."""
+    store = open_registry(registry, url)
+    artifacts = store.artifacts() if ref is None else [store.get(ref)]
+    problems = store.verify(artifacts)
+    if as_json:
+        print_json({"ok": not problems, "verified": [artifact.ref for artifact in artifacts], "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        typer.echo(f"{len(artifacts)} versions verified, {len(problems)} problems", err=True)
+        if problems:
+            typer.echo("restore these files from a copy, or make the versions again", err=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _reports(store: "Registry", artifact: "Artifact") -> list[str]:
@@ -74,7 +132,3 @@ def _reports(store: "Registry", artifact: "Artifact") -> list[str]:
     lineage = store.lineage(artifact.ref)
     made = (edge.child_ref for edge in lineage.descendants if edge.parent_ref == artifact.ref)
     return list(dict.fromkeys(ref for ref in made if lineage.kinds[ref] in REPORT_KINDS))
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -4,40 +4,39 @@ A folder is sealed, then renamed into place inside the transaction that lists it
 and whole, or not listed. `ROOT/.work/FINGERPRINT` is where a stage works until then.
 """
 
-import fcntl
 import json
 import os
-import shutil
+import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rlhf.registry.artifact import (
     DATABASE_FILE,
-    LATEST,
+    ELSEWHERE_FILE,
+    WORK,
     Artifact,
     Parent,
     Ref,
+    Tag,
+    check_alias,
     check_fingerprint,
     check_name,
     check_word,
     parse_ref,
 )
 from rlhf.registry.lineage import Lineage, trace
-from sft.core.durable import MANIFEST, publish, seal, sync_folder
+from rlhf.registry.promotion import Promotion, Verdict, latest_verdicts, objections, speaks_of
+from rlhf.registry.resolve import check_there, no_such_name, resolve
+from sft.core.durable import MANIFEST, broken_files, file_digest, seal, storage_errors, sync_folder
 from sft.core.errors import DataError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from rlhf.registry.database import Catalogue
-
-_WORK = ".work"
-CHECKPOINTS = "checkpoints"
-"""The part of a workspace that outlives a run that did not finish."""
-_SHOWN_NAMES = 20
+    from rlhf.registry.leases import Held
+    from rlhf.registry.sweep import Swept
 
 
 def _say(message: str) -> None:
@@ -47,28 +46,37 @@ def _say(message: str) -> None:
 class Registry:
     """Versions of everything that runs made, under one folder; safe for several processes at once."""
 
-    def __init__(self, root: Path, *, create: bool = True, announce: Callable[[str], None] = _say) -> None:
-        """Open the registry in `root`, making it if `create`.
+    def __init__(
+        self,
+        root: Path,
+        *,
+        url: str | None = None,
+        create: bool = True,
+        announce: Callable[[str], None] = _say,
+    ) -> None:
+        """Open the registry in `root`, making it, or bringing its tables up to date, if `create`.
 
         Args:
-            root: Folder of the registry, on a local disk (locks and SQLite do not work on network ones).
+            root: Folder of the registry; without `url` on a local disk (SQLite does not work on network ones).
+            url: `postgresql://USER@HOST/NAME` of its database; None: a file of SQLite in the folder.
             create: Whether a missing registry is made; else it is a UsageError.
-            announce: Takes the one line said when `workspace` has to wait for another process.
+            announce: Takes the one line said when `workspace` has to wait for another process, or takes over from one.
 
         Raises:
-            UsageError: There is no registry and `create` is false.
-            StorageError: The disk refuses, or the database is locked, damaged or of a newer program.
+            UsageError: There is no registry and `create` is false, or folder and URL do not belong together.
+            StorageError: The disk refuses, or the database is locked, damaged or of another version of the program.
         """
         from rlhf.registry.database import Database  # here, so that `rlhf --help` does not load SQLAlchemy
 
         self.root = root.absolute()
         self._announce = announce
-        self._database = Database(self.root)
+        self._held: dict[str, Held] = {}
+        self._database = Database(self.root, url)
         if create:
-            with _disk_errors(self.root):
-                (self.root / _WORK).mkdir(parents=True, exist_ok=True)
-                self._database.create()
-        elif not (self.root / DATABASE_FILE).is_file():
+            with storage_errors(self.root, "use"):
+                (self.root / WORK).mkdir(parents=True, exist_ok=True)
+            self._database.create()
+        elif url is None and not any((self.root / name).is_file() for name in (DATABASE_FILE, ELSEWHERE_FILE)):
             raise UsageError(
                 f"there is no registry in {root}: a run makes one (rlhf run experiment=quickstart), "
                 "or name an existing one with --registry DIR"
@@ -86,21 +94,25 @@ class Registry:
             raise StorageError(f"{found.ref} is registered, but {found.path} is gone or incomplete; restore it")
         return found
 
-    def get(self, ref: str) -> Artifact:
+    def get(self, ref: str, *, removed: bool = False) -> Artifact:
         """Return what NAME (the latest version), NAME:VERSION or NAME@ALIAS stands for.
 
-        Raises UsageError that names what exists instead.
+        Raises UsageError that names what exists instead; without `removed` also for a version that was removed.
         """
         asked = parse_ref(ref)
         with self._database.read() as catalogue:
-            return _resolve(catalogue, asked)
+            found = resolve(catalogue, asked)
+        return found if removed else check_there(found)
 
-    def artifacts(self, name: str | None = None) -> list[Artifact]:
-        """Return all artifacts by name and version, or the versions of one name. Raises UsageError if unknown."""
+    def artifacts(self, name: str | None = None, *, removed: bool = False) -> list[Artifact]:
+        """Return all artifacts by name and version, or the versions of one name. Raises UsageError if unknown.
+
+        With `removed`, those that `rlhf models gc` removed are among them.
+        """
         with self._database.read() as catalogue:
             if name is None:
-                return catalogue.artifacts()
-            return catalogue.named(name) or _no_such_name(catalogue, name)
+                return catalogue.artifacts(removed=removed)
+            return catalogue.named(name, removed=removed) or no_such_name(catalogue, name)
 
     def register(
         self,
@@ -128,16 +140,24 @@ class Registry:
             UsageError: A name that is not allowed, a missing folder, a parent of another registry.
             DataError: Metadata that is not JSON (NaN and infinity are not).
             StorageError: The disk or the database refuses; then nothing is listed.
+            Interrupted: Another process has taken the workspace over; then nothing is listed.
         """
+        from rlhf.registry.leases import lost
+        from rlhf.registry.sweep import remove_path
+
         check_fingerprint(fingerprint)
         check_name(name)
         check_word("kind", kind)
         for role, _ in parents:
             check_word("role", role)
         content = _as_json(name, metadata)
-        self._check_folder(folder)
+        held = self._lease_on(folder)
+        if held is not None and not held.beat():
+            raise lost(held.lease)
         sha256 = seal(folder)
         with self._database.write() as catalogue:
+            if held is not None and not catalogue.leases.holds(held.lease.token):
+                raise lost(held.lease)
             existing = catalogue.find(fingerprint)
             if existing is None:
                 version = catalogue.last_version(name) + 1
@@ -153,30 +173,128 @@ class Registry:
                     parents=tuple(Parent(role, parent.ref) for role, parent in parents),
                 )
                 catalogue.add(artifact, parents)
-                self._publish(folder, artifact.path)
-                return artifact
-        _remove(folder)
+                leftover = self._place(folder, artifact.path)
+        if existing is None:
+            if leftover is not None:
+                remove_path(leftover)
+            return artifact
+        remove_path(folder)
         return existing
 
     def set_alias(self, artifact: Artifact, alias: str) -> Artifact:
-        """Point `alias` at an artifact, away from any other version of its name; return the artifact as it is now."""
-        _check_alias(alias)
+        """Point `alias` at an artifact, away from any other version of its name; return the artifact as it is now.
+
+        `promote` does so with reports, and keeps a record.
+        """
+        check_alias(alias)
         with self._database.write() as catalogue:
             catalogue.set_alias(artifact, alias)
-            return _resolve(catalogue, Ref(artifact.name, artifact.version))
+            return resolve(catalogue, Ref(artifact.name, artifact.version))
 
     def drop_alias(self, artifact: Artifact, alias: str) -> Artifact:
         """Remove `alias` if it points at this artifact; return the artifact as it is now."""
-        _check_alias(alias)
+        check_alias(alias)
         with self._database.write() as catalogue:
             catalogue.drop_alias(artifact, alias)
-            return _resolve(catalogue, Ref(artifact.name, artifact.version))
+            return resolve(catalogue, Ref(artifact.name, artifact.version))
+
+    def tag(self, artifact: Artifact, tags: Iterable[Tag] = (), *, drop: Iterable[str] = ()) -> Artifact:
+        """Put tags on an artifact, in place of those with the same key, and drop others; return it as it is now."""
+        with self._database.write() as catalogue:
+            for tag in tags:
+                catalogue.set_tag(artifact, tag)
+            for key in drop:
+                catalogue.drop_tag(artifact, key)
+            return resolve(catalogue, Ref(artifact.name, artifact.version))
+
+    def reports(self, artifact: Artifact) -> list[Artifact]:
+        """Return the reports that speak of this very version, oldest first, but for those that were removed."""
+        with self._database.read() as catalogue:
+            edges = [edge for edge in catalogue.edges() if edge.parent_ref == artifact.ref]
+            found = [resolve(catalogue, parse_ref(ref)) for ref in dict.fromkeys(edge.child_ref for edge in edges)]
+        return [report for report in found if speaks_of(report, artifact.ref) and report.removed_at is None]
+
+    def promote(
+        self,
+        artifact: Artifact,
+        alias: str,
+        *,
+        asked_by: str,
+        verdicts: Sequence[Verdict] | None = None,
+        reason: str | None = None,
+    ) -> Artifact:
+        """Give a version an alias that it has earned, and record it; return the artifact as it is now.
+
+        Asked for again on the same grounds, nothing is recorded.
+
+        Args:
+            artifact: of this registry.
+            alias: such as "champion"; "candidate" promises nothing, and needs no report.
+            asked_by: who or what asks, such as "ann@host" or a run's id.
+            verdicts: what the reports about it say; None: what the latest of its reports say.
+            reason: why it is forced, whatever the reports say; None: it is not.
+
+        Raises:
+            UsageError: it is not forced, and a report of a kind that is needed is missing or has not passed.
+        """
+        check_alias(alias)
+        if reason is not None and not reason.strip():
+            raise UsageError("a promotion is forced with a reason, which is recorded: give some words")
+        grounds = latest_verdicts(self.reports(artifact)) if verdicts is None else tuple(verdicts)
+        against = objections(alias, grounds) if reason is None else []
+        if against:
+            raise UsageError(
+                f"{artifact.ref} has not earned {alias!r}: {'; '.join(against)}. An evaluation and a bias report about "
+                'this very version must have passed (rlhf run makes them), or give --force "REASON", which is recorded'
+            )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        promotion = Promotion(artifact.ref, alias, asked_by, now, reason, grounds)
+        with self._database.write() as catalogue:
+            has_it = catalogue.aliases(artifact.name).get(alias) == artifact.version
+            if not (has_it and promotion.repeats(catalogue.promotions())):
+                catalogue.set_alias(artifact, alias)
+                catalogue.add_promotion(artifact, promotion)
+            return resolve(catalogue, Ref(artifact.name, artifact.version))
+
+    def promotions(self, artifact: Artifact | None = None) -> list[Promotion]:
+        """Return all promotions, or those of one version, oldest first."""
+        with self._database.read() as catalogue:
+            found = catalogue.promotions()
+        return [promotion for promotion in found if artifact is None or promotion.ref == artifact.ref]
 
     def lineage(self, ref: str) -> Lineage:
-        """Return everything that `ref` was made from and everything made from it. Raises UsageError if unknown."""
+        """Return everything that `ref` was made from and everything made from it, also what was removed.
+
+        Raises UsageError if unknown.
+        """
         asked = parse_ref(ref)
         with self._database.read() as catalogue:
-            return trace(_resolve(catalogue, asked).ref, catalogue.edges(), catalogue.kinds())
+            return trace(resolve(catalogue, asked).ref, catalogue.edges(), catalogue.kinds())
+
+    def verify(self, artifacts: Iterable[Artifact]) -> list[str]:
+        """Return what is wrong with the database and the files of artifacts, one line each, naming the file."""
+        found = self._database.problems()
+        for artifact in artifacts:
+            found += broken_files(artifact.path)
+            manifest = artifact.path / MANIFEST
+            if manifest.is_file() and file_digest(manifest) != artifact.sha256:
+                found.append(f"{manifest}: not the one that was registered")
+        return found
+
+    def sweep(self, *, remove: bool) -> "Swept":
+        """Find what is of no use any more, and remove it if `remove`. See `rlhf.registry.sweep`."""
+        from rlhf.registry.sweep import sweep
+
+        return sweep(self.root, self._database, remove=remove)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Say that a run is at work, so that `rlhf models gc` removes no version that it is about to use."""
+        from rlhf.registry.leases import acquire, holding
+
+        lease = acquire(self._database, f"run-{secrets.token_hex(8)}", self._announce)
+        with holding(self._database, lease, lambda: None):
+            yield
 
     @contextmanager
     def workspace(self, fingerprint: str) -> Iterator[Path]:
@@ -185,80 +303,49 @@ class Registry:
         It is empty but for `checkpoints/`, which a run that was killed, interrupted or broken off leaves to the next
         one with this fingerprint. A second process that asks for the same fingerprint waits; it must then look with
         `find` whether there is anything left to do. After success nothing stays.
+
+        Raises:
+            Interrupted: this process showed no sign of life for so long that another one took over.
         """
+        from rlhf.registry.workspace import open_workspace
+
         check_fingerprint(fingerprint)
-        folder = self.root / _WORK / fingerprint
-        with self._lock(folder.with_name(f"{fingerprint}.lock")):
-            with _disk_errors(folder):
-                folder.mkdir(exist_ok=True)
-            _clear(folder)  # what a killed run left
+        with open_workspace(self.root, self._database, fingerprint, self._announce) as (folder, held):
+            self._held[fingerprint] = held
             try:
                 yield folder
-            except BaseException:
-                if folder.is_dir():  # registration may have moved it away
-                    _clear(folder)
-                    if not any(folder.iterdir()):
-                        _remove(folder)
-                raise
-            _remove(folder)
-
-    @contextmanager
-    def _lock(self, path: Path) -> Iterator[None]:
-        descriptor = _wait_for_lock(path, self._announce)
-        try:
-            yield
-        finally:
-            try:
-                path.unlink(missing_ok=True)  # while it is locked, so that nobody else's lock is removed
             finally:
-                os.close(descriptor)
+                del self._held[fingerprint]
 
-    def _publish(self, folder: Path, target: Path) -> None:
-        """Rename the folder into place, as the last thing before the commit: a leftover there is a killed run's."""
-        with _disk_errors(target):
-            target.parent.mkdir(exist_ok=True)
-            sync_folder(self.root)
-            publish(folder, target)
-
-    def _check_folder(self, folder: Path) -> None:
+    def _lease_on(self, folder: Path) -> "Held | None":
+        """Return the lease on a workspace, None for a folder elsewhere. Raises UsageError for what is not to go in."""
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder; give the folder of a finished stage")
         place, root = folder.resolve(), self.root.resolve()
-        if place.is_relative_to(root) and (root / _WORK) not in place.parents:
+        if not place.is_relative_to(root):
+            return None
+        parts = place.relative_to(root).parts
+        if parts[:1] != (WORK,) or len(parts) < 2:
             raise UsageError(f"{folder} lies in the registry already; register a copy of it")
+        if parts[1] not in self._held:
+            raise UsageError(f"{folder} is nobody's workspace; make it in the folder that `workspace` gives")
+        return self._held[parts[1]]
 
+    def _place(self, folder: Path, target: Path) -> Path | None:
+        """Rename the folder into place, as the last thing before the commit; return where a leftover there went.
 
-def _resolve(catalogue: "Catalogue", ref: Ref) -> Artifact:
-    last = catalogue.last_version(ref.name)
-    if not last:
-        return _no_such_name(catalogue, ref.name)
-    if ref.alias is None or ref.alias == LATEST:
-        version = ref.version or last
-    else:
-        aliases = catalogue.aliases(ref.name)
-        if ref.alias not in aliases:
-            shown = ", ".join(f"{alias} (version {number})" for alias, number in {**aliases, LATEST: last}.items())
-            raise UsageError(f"{ref.name} has no alias {ref.alias!r}; it has: {shown}")
-        version = aliases[ref.alias]
-    found = catalogue.version(ref.name, version)
-    if found is None:
-        raise UsageError(f"{ref.name} has no version {version}; it has 1 to {last}")
-    return found
-
-
-def _no_such_name(catalogue: "Catalogue", name: str) -> NoReturn:
-    names = catalogue.names()
-    close = get_close_matches(name, names)
-    guess = f"; did you mean {' or '.join(close)}?" if close else ";"
-    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    holds = f"holds {', '.join(names[:_SHOWN_NAMES])}{more}" if names else "is empty"
-    raise UsageError(f"nothing is registered as {name!r}{guess} the registry {holds}")
-
-
-def _check_alias(alias: str) -> None:
-    check_word("alias", alias)
-    if alias == LATEST:
-        raise UsageError(f"alias {LATEST!r} always means the highest version; choose another alias")
+        The leftover is a killed run's, and is removed after the commit alone. A rename never replaces a folder that
+        has come there meanwhile.
+        """
+        with storage_errors(target, "use"):
+            target.parent.mkdir(exist_ok=True)
+            sync_folder(self.root)
+            leftover = self.root / WORK / f".trash-{secrets.token_hex(8)}" if target.exists() else None
+            if leftover is not None:
+                os.rename(target, leftover)
+            os.rename(folder, target)
+            sync_folder(target.parent)
+        return leftover
 
 
 def _as_json(name: str, metadata: Mapping[str, object]) -> dict[str, object]:
@@ -270,66 +357,3 @@ def _as_json(name: str, metadata: Mapping[str, object]) -> dict[str, object]:
         raise DataError(
             f"the metadata of {name} cannot be stored as JSON: {error}; use plain values, and null for unknown numbers"
         ) from error
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"cannot use {path}: {error.strerror}; free space or fix permissions, then run the same command again"
-        ) from error
-
-
-def _clear(folder: Path) -> None:
-    """Empty a workspace, but for its checkpoints."""
-    for path in folder.iterdir():
-        if path.name != CHECKPOINTS:
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    with _disk_errors(path):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _wait_for_lock(path: Path, announce: Callable[[str], None]) -> int:
-    """Return the open descriptor of a lock file that is locked and still the one at `path`."""
-    announced = False
-    while True:
-        with _disk_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not _try_lock(descriptor):
-                if not announced:
-                    announce(f"another process is making {path.stem[:12]}: waiting for it, to use its result")
-                announced = True
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # The holder removes the file before it lets go: then this lock is on a file that nobody else will see.
-            if _is_at(descriptor, path):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from rlhf.report import plots
+from rlhf.report.checks import BiasCheck, bias_checks
 from rlhf.report.plots import Iteration, LossPoint, ReliabilityBin
 from rlhf.report.results import Finding, Tone, findings
-from rlhf.report.values import (
-    BiasCheck,
+from sft.core.page import render_page
+from sft.core.values import (
     Json,
     Quantity,
-    bias_checks,
     duration,
     items,
     mapping,
@@ -29,7 +28,6 @@ from rlhf.report.values import (
     shown_interval,
     text,
 )
-from sft.core.visible import visible
 
 STAGES = ("sft", "labels", "reward", "ppo", "evaluation", "bias")
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -343,25 +341,18 @@ def render(results: Json, stages: Mapping[str, Json]) -> str:
     checks = bias_checks(bias.get("checks")) or bias_checks(mapping(stages.get("bias")).get("checks"))
     stage = {name: mapping(stages.get(name)) for name in STAGES}
     headline, tone = _headline(results, found)
-    environment = Environment(
-        autoescape=True,  # by name it would depend on the file's ending, and this one's is not .html
-        undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        experiment=text(results.get("experiment")),
-        run_id=text(results.get("run_id")),
-        seed=text(results.get("seed")),
-        config_sha256=text(results.get("config_sha256"))[:12],
-        alias=text(results.get("alias")),
-        headline=headline,
-        tone=tone.value,
-        findings=found,
-        stage_rows=[_stage_row(item) for item in items(results.get("stages"))],
-        lineage=_lineage(mapping(results.get("registry"))),
-        sections=[
+    values = {
+        "experiment": text(results.get("experiment")),
+        "run_id": text(results.get("run_id")),
+        "seed": text(results.get("seed")),
+        "config_sha256": text(results.get("config_sha256"))[:12],
+        "alias": text(results.get("alias")),
+        "headline": headline,
+        "tone": tone.value,
+        "findings": found,
+        "stage_rows": [_stage_row(item) for item in items(results.get("stages"))],
+        "lineage": _lineage(mapping(results.get("registry"))),
+        "sections": [
             _evaluation(stage["evaluation"], mapping(results.get("evaluation"))),
             _ppo(stage["ppo"]),
             _reward(stage["reward"]),
@@ -369,6 +360,7 @@ def render(results: Json, stages: Mapping[str, Json]) -> str:
             _labels(stage["labels"]),
             _sft(stage["sft"]),
         ],
-        checks=[_check_row(check) for check in checks],
-        samples=_samples(stage["evaluation"]),
-    )
+        "checks": [_check_row(check) for check in checks],
+        "samples": _samples(stage["evaluation"]),
+    }
+    return render_page(_TEMPLATE, values)

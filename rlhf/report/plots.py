@@ -1,36 +1,17 @@
-"""The report's plots, as inline SVG that takes its colours from the page and so reads well in light and dark.
+"""The report's plots.
 
 Each function takes plain numbers and returns the text of one `<svg>`, or None when there is nothing to draw.
-Matplotlib draws with placeholder colours; they become CSS variables (`var(--ink)` and so on) afterwards.
 """
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rlhf.report.values import BiasCheck
-
-_INK, _MUTED, _GRID, _CARD = "#010203", "#020304", "#030405", "#080910"
-_FIRST, _SECOND, _GOOD, _BAD = "#040506", "#050607", "#060708", "#070809"
-_VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--line)",
-    _CARD: "var(--card)",
-    _FIRST: "var(--first)",
-    _SECOND: "var(--second)",
-    _GOOD: "var(--good)",
-    _BAD: "var(--bad)",
-}
-_WIDTH, _HEIGHT = 4.5, 2.9
+from rlhf.report.checks import BiasCheck
+from sft.core.plots import BAD, FIRST, GOOD, INK, MUTED, SECOND, draw, legend, name_axis, svg
 
 
 class LossPoint(NamedTuple):
@@ -61,99 +42,53 @@ class Iteration(NamedTuple):
     entropy: float | None
 
 
-def _figure(width: float = _WIDTH, height: float = _HEIGHT, *, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(rows, 1, squeeze=False, sharex=rows > 1)
-    axes: list[Axes] = list(grid[:, 0])
-    for axis in axes:
-        axis.grid(color=_GRID, linewidth=0.7)
-        axis.set_axisbelow(True)
-        axis.tick_params(colors=_MUTED, labelcolor=_INK, length=0, labelsize=9)
-        for side, spine in axis.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(_MUTED)
-        axis.yaxis.set_major_locator(MaxNLocator(5))
-    return figure, axes
-
-
-def _name(axis: Axes, *, x: str = "", y: str = "") -> None:
-    if x:
-        axis.set_xlabel(x, color=_INK, fontsize=9.5)
-    if y:
-        axis.set_title(y, color=_INK, fontsize=9.5, loc="left")
-
-
-def _legend(axis: Axes) -> None:
-    axis.legend(facecolor=_CARD, edgecolor="none", framealpha=0.85, fontsize=9, labelcolor=_INK, loc="best")
-
-
-def _svg(figure: Figure, name: str, label: str) -> str:
-    buffer = io.StringIO()
-    # The salt keeps ids of several plots in one page apart, and the same from run to run.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r'(<g|<path|<defs)( [^>]*)? id="(?:figure|axes|patch|line2d|xtick|ytick|text|matplotlib|legend|'
-        r'PathCollection|FillBetweenPolyCollection|LineCollection)[._0-9a-z]*"',
-        r"\1\2",
-        text,
-    )
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, variable)
-    opening = f'<svg role="img" aria-label="{label}"'
-    return re.sub(r' (width|height)="[0-9.]+pt"', "", text.replace("<svg", opening, 1), count=2)
-
-
 def loss_plot(points: Sequence[LossPoint], name: str) -> str | None:
     """Draw training and validation loss over steps."""
     series = [
-        ("training", _FIRST, "-", [(p.step, p.train) for p in points if p.train is not None]),
-        ("validation", _SECOND, "o-", [(p.step, p.validation) for p in points if p.validation is not None]),
+        ("training", FIRST, "-", [(p.step, p.train) for p in points if p.train is not None]),
+        ("validation", SECOND, "o-", [(p.step, p.validation) for p in points if p.validation is not None]),
     ]
     if not any(values for _, _, _, values in series):
         return None
-    figure, (axis,) = _figure()
+    figure, (axis,) = draw()
     for label, colour, style, values in series:
         if values:
             xs, ys = zip(*values, strict=True)
             axis.plot(xs, ys, style, color=colour, label=label, linewidth=1.8, markersize=4)
-    _name(axis, x="optimiser step", y="loss")
-    _legend(axis)
-    return _svg(figure, name, "Training and validation loss over optimiser steps")
+    name_axis(axis, x="optimiser step", y="loss")
+    legend(axis)
+    return svg(figure, name, "Training and validation loss over optimiser steps")
 
 
 def reliability_plot(bins: Sequence[ReliabilityBin], name: str) -> str | None:
     """Draw accuracy against confidence; a perfectly calibrated model lies on the diagonal. Dot area shows n."""
     if not bins:
         return None
-    figure, (axis,) = _figure()
+    figure, (axis,) = draw()
     confidence = [b.confidence for b in bins]
     accuracy = [b.accuracy for b in bins]
     largest = max(b.n for b in bins) or 1
     start = min(0.5, *confidence)
-    axis.plot([start, 1], [start, 1], "--", color=_MUTED, linewidth=1.2, label="perfect calibration")
-    axis.vlines(confidence, confidence, accuracy, color=_FIRST, linewidth=1.2, alpha=0.5)
-    axis.scatter(confidence, accuracy, s=[25 + 130 * b.n / largest for b in bins], color=_FIRST, label="reward model")
+    axis.plot([start, 1], [start, 1], "--", color=MUTED, linewidth=1.2, label="perfect calibration")
+    axis.vlines(confidence, confidence, accuracy, color=FIRST, linewidth=1.2, alpha=0.5)
+    axis.scatter(confidence, accuracy, s=[25 + 130 * b.n / largest for b in bins], color=FIRST, label="reward model")
     axis.set_xlim(start - 0.02, 1.02)
-    _name(axis, x="confidence: predicted probability of the chosen side", y="share predicted rightly")
-    _legend(axis)
-    return _svg(figure, name, "Reliability diagram of the reward model")
+    name_axis(axis, x="confidence: predicted probability of the chosen side", y="share predicted rightly")
+    legend(axis)
+    return svg(figure, name, "Reliability diagram of the reward model")
 
 
 def frontier_plot(iterations: Sequence[Iteration], judged_name: str, name: str) -> str | None:
     """Draw proxy reward, and below it the judged reward where one is known, against KL."""
     panels = [
-        ("proxy reward (what PPO maximises)", _FIRST, [(p.kl, p.proxy) for p in iterations]),
-        (judged_name, _SECOND, [(p.kl, p.judged) for p in iterations]),
+        ("proxy reward (what PPO maximises)", FIRST, [(p.kl, p.proxy) for p in iterations]),
+        (judged_name, SECOND, [(p.kl, p.judged) for p in iterations]),
     ]
     known = [(title, colour, _complete(pairs)) for title, colour, pairs in panels]
     known = [panel for panel in known if len(panel[2]) > 1]
     if not known:
         return None
-    figure, axes = _figure(height=1.1 + 1.75 * len(known), rows=len(known))
+    figure, axes = draw(height=1.1 + 1.75 * len(known), rows=len(known))
     for axis, (title, colour, pairs) in zip(axes, known, strict=True):
         kl, reward = zip(*pairs, strict=True)
         axis.plot(kl, reward, color=colour, linewidth=1, alpha=0.35)
@@ -162,11 +97,11 @@ def frontier_plot(iterations: Sequence[Iteration], judged_name: str, name: str) 
         axis.scatter(kl, reward, c=dots, s=14, linewidths=0)
         for label, index in (("start", 0), ("end", -1)):
             point = (kl[index], reward[index])
-            axis.annotate(label, point, xytext=(6, -10), textcoords="offset points", color=_INK, fontsize=9)
-        _name(axis, y=title)
+            axis.annotate(label, point, xytext=(6, -10), textcoords="offset points", color=INK, fontsize=9)
+        name_axis(axis, y=title)
         axis.margins(x=0.06, y=0.14)
-    _name(axes[-1], x="KL to the reference, nats per answer")
-    return _svg(figure, name, "Proxy and judged reward against KL to the reference")
+    name_axis(axes[-1], x="KL to the reference, nats per answer")
+    return svg(figure, name, "Proxy and judged reward against KL to the reference")
 
 
 def course_plot(iterations: Sequence[Iteration], name: str) -> str | None:
@@ -180,14 +115,14 @@ def course_plot(iterations: Sequence[Iteration], name: str) -> str | None:
     known = [panel for panel in known if len(panel[1]) > 1]
     if not known:
         return None
-    figure, axes = _figure(height=0.8 + 1.25 * len(known), rows=len(known))
+    figure, axes = draw(height=0.8 + 1.25 * len(known), rows=len(known))
     for axis, (title, pairs) in zip(axes, known, strict=True):
         xs, ys = zip(*pairs, strict=True)
-        axis.plot(xs, ys, color=_FIRST, linewidth=1.8)
+        axis.plot(xs, ys, color=FIRST, linewidth=1.8)
         axis.yaxis.set_major_locator(MaxNLocator(3))
-        _name(axis, y=title)
-    _name(axes[-1], x="PPO iteration")
-    return _svg(figure, name, "KL, answer length and entropy over PPO iterations")
+        name_axis(axis, y=title)
+    name_axis(axes[-1], x="PPO iteration")
+    return svg(figure, name, "KL, answer length and entropy over PPO iterations")
 
 
 def _complete(pairs: Sequence[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
@@ -199,18 +134,18 @@ def histogram_plot(groups: Mapping[str, Sequence[float]], x: str, name: str) -> 
     known = {label: values for label, values in groups.items() if len(values) > 0}
     if not known:
         return None
-    figure, (axis,) = _figure()
+    figure, (axis,) = draw()
     everything = np.concatenate([np.asarray(values, dtype=np.float64) for values in known.values()])
     edges = np.histogram_bin_edges(everything, bins=min(30, max(8, int(np.sqrt(len(everything))))))
-    for (label, values), colour in zip(known.items(), (_SECOND, _FIRST), strict=False):
+    for (label, values), colour in zip(known.items(), (SECOND, FIRST), strict=False):
         weights = np.full(len(values), 100 / len(values))
-        legend = f"{label} (mean {np.mean(values):.2f}, n {len(values)})"
-        axis.hist(values, bins=list(edges), weights=weights, color=colour, alpha=0.45, label=legend)
+        described = f"{label} (mean {np.mean(values):.2f}, n {len(values)})"
+        axis.hist(values, bins=list(edges), weights=weights, color=colour, alpha=0.45, label=described)
         axis.axvline(float(np.mean(values)), color=colour, linewidth=1.6)
-    _name(axis, x=x, y="share of answers, %")
-    _legend(axis)
+    name_axis(axis, x=x, y="share of answers, %")
+    legend(axis)
     axis.set_ylim(top=axis.get_ylim()[1] * 1.3)
-    return _svg(figure, name, f"Distribution of {x}")
+    return svg(figure, name, f"Distribution of {x}")
 
 
 def bias_plot(checks: Sequence[BiasCheck], name: str) -> str | None:
@@ -221,15 +156,15 @@ def bias_plot(checks: Sequence[BiasCheck], name: str) -> str | None:
     rows = [(row, check) for row, check in enumerate(checks, start=1) if check.effect is not None and check.limit]
     if not rows:
         return None
-    figure, (axis,) = _figure(height=1.0 + 0.3 * len(rows))
-    axis.axvspan(-1, 1, color=_GOOD, alpha=0.09, linewidth=0)
+    figure, (axis,) = draw(height=1.0 + 0.3 * len(rows))
+    axis.axvspan(-1, 1, color=GOOD, alpha=0.09, linewidth=0)
     for limit in (-1, 1):
-        axis.axvline(limit, color=_MUTED, linewidth=1.2, linestyle="--")
-    axis.axvline(0, color=_MUTED, linewidth=0.8)
+        axis.axvline(limit, color=MUTED, linewidth=1.2, linestyle="--")
+    axis.axvline(0, color=MUTED, linewidth=0.8)
     for place, (_, check) in enumerate(rows):
         assert check.effect is not None
         assert check.limit
-        colour = _GOOD if check.passed else _BAD
+        colour = GOOD if check.passed else BAD
         if check.low is not None and check.high is not None:
             axis.plot([check.low / check.limit, check.high / check.limit], [place, place], color=colour, linewidth=2)
         axis.plot([check.effect / check.limit], [place], "o" if check.passed else "D", color=colour, markersize=6)
@@ -238,5 +173,5 @@ def bias_plot(checks: Sequence[BiasCheck], name: str) -> str | None:
     reach = max(1.15, *(abs(edge) * 1.08 for edge in axis.get_xlim()))
     axis.set_xlim(-reach, reach)
     axis.grid(visible=False, axis="y")
-    _name(axis, x="effect as a multiple of its limit (dashed: the limit)", y="check")
-    return _svg(figure, name, "Effects of the bias checks with intervals and limits")
+    name_axis(axis, x="effect as a multiple of its limit (dashed: the limit)", y="check")
+    return svg(figure, name, "Effects of the bias checks with intervals and limits")

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from rlhf.report.values import (
+from rlhf.report.checks import bias_checks
+from sft.core.durable import write_json
+from sft.core.values import (
     Json,
     Quantity,
-    bias_checks,
     duration,
     mapping,
     number,
@@ -21,7 +22,6 @@ from rlhf.report.values import (
     quantity,
     shown_interval,
 )
-from sft.core.durable import write_json
 
 
 @dataclass(frozen=True, kw_only=True)

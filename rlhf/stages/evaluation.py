@@ -1,7 +1,8 @@
 """Stage `evaluation`: the policy against the SFT model on test prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from sft.core.durable import json_digest
 from sft.core.text import Conversation, as_dicts
 from sft.core.tracking import Tracker
 
+RECORD = 2
+"""Raised when the stage reports more than before, so that it alone runs again; 2: every answer's judged score."""
+
 
 def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
     """Let the gold utility, or the judge where no gold is known, decide between policy and SFT model."""
@@ -23,7 +27,7 @@ def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
         models["judge"] = scorers.judge
     inputs = {name: done.artifact.fingerprint for name, done in models.items()}
     inputs |= {"prompts": json_digest([as_dicts(p) for p in prompts]), "held_out": digest_of(held_out)}
-    settings = {"evaluation": schema.to_tree(run.config.evaluation)} | run.sampling_settings()
+    settings = {"evaluation": schema.to_tree(run.config.evaluation), "record": RECORD} | run.sampling_settings()
     parents: list[tuple[str, Artifact]] = [(name, done.artifact) for name, done in models.items()]
 
     def build(folder: Path, tracker: Tracker) -> Built:
@@ -46,14 +50,38 @@ def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
         )
         columns = list(result.samples[0]) if result.samples else []
         tracker.table("samples", columns, [list(row.values()) for row in result.samples])
-        metrics = shown(result.estimates) | {"judge": "gold" if run.sources.is_simulated else "held-out reward model"}
-        return Built(
-            folder, {"metrics": metrics, "samples": result.samples, "rewards": result.rewards}, 0, run.device()
-        )
+        judge = "gold" if run.sources.is_simulated else "held-out reward model"
+        judge_sha256 = None if run.sources.is_simulated or scorers.judge is None else scorers.judge.artifact.sha256
+        metrics = shown(result.estimates) | {"judge": judge}
+        stage: dict[str, object] = {
+            "metrics": metrics,
+            "passed": passes_evaluation(metrics | _judge_accuracy(scorers), run.config.evaluation.min_win_rate),
+            "samples": result.samples,
+            "rewards": result.rewards,
+            "scores": {"judge": judge, "judge_sha256": judge_sha256, "prompts": result.prompts, **result.judged},
+        }
+        return Built(folder, stage, 0, run.device())
 
     done = run.produce("evaluation", "evaluation", run.fingerprint("evaluation", settings, inputs), parents, build)
     run.finish("evaluation", done)
     return done
+
+
+def passes_evaluation(measured: Mapping[str, Any], min_win_rate: float) -> bool:
+    """Tell whether the policy wins for sure, in the eyes of a judge who knows better than a coin.
+
+    The low end of the win rate's interval must lie above the limit, and so must that of a held-out reward model's
+    own accuracy above one half; the gold utility needs no such proof.
+    """
+    judge = measured.get("judge_accuracy")
+    judge_knows = judge is None or judge["ci"][0] > 0.5
+    return bool(judge_knows and measured["win_rate"]["ci"][0] > min_win_rate)
+
+
+def _judge_accuracy(scorers: Scorers) -> dict[str, object]:
+    metrics = scorers.report.stage["metrics"]
+    assert isinstance(metrics, dict)
+    return {name: value for name, value in metrics.items() if name == "judge_accuracy"}
 
 
 class _Judge:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from rlhf.labels.trust.agreement import agreement, tabulate
+from rlhf.labels.trust.agreement import agreement
 from rlhf.labels.trust.quality import Preference, aggregate, judgements_per_annotator, label_rates
+from rlhf.labels.trust.votes import tabulate
 from rlhf.registry import Artifact
 from rlhf.run import Built, Done, Run
 from sft.core.durable import file_digest, json_digest, write_jsonl

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from rlhf.config import LabelSource
 from rlhf.labelling.datasets import ERASURE, register_export, training_dataset
 from rlhf.labels.collection.pair_files import read_pairs
-from rlhf.labels.collection.study import Study, set_study
+from rlhf.labels.collection.study import Study, guidelines, read_guidelines, set_guidelines, set_study
 from rlhf.labels.collection.tasks import Pair, enqueue, revise_study, task_ids_of
 from rlhf.labels.exporting.export import ExportRequest
 from rlhf.labels.exporting.export_rows import ExportFormat
@@ -154,9 +154,11 @@ def _collect(run: Run, project: str, tasks: Done, number: int) -> "tuple[Artifac
     store = LabelStore(config.database_url or default_url(run.registry.root), create=True)
     pairs = read_pairs(tasks.path / TASKS_FILE, seed=run.config.seed).pairs
     with store.changing(project) as (connection, row):
-        _settle(run, connection, row)
+        changed = _settle(run, connection, row)
         made = enqueue(connection, row, pairs, overlap=config.overlap, seed=run.config.seed)
         ids = task_ids_of(connection, row, pairs)
+    if changed:
+        run.tracker.note(f"project {project}: settings changed: {', '.join(changed)}")
     if not ids:
         raise DataError(
             f"none of the {len(pairs)} pairs of answers can be compared: {made.identical} are of one text, "
@@ -175,13 +177,25 @@ def _collect(run: Run, project: str, tasks: Done, number: int) -> "tuple[Artifac
     return frozen.dataset, counts
 
 
-def _settle(run: Run, connection: Connection, project: Project) -> None:
-    """Give the project its settings; simulated annotators need neither gold tasks nor probes."""
-    overlap, seed = run.config.labels.overlap, run.config.seed
-    if run.config.labels.source is LabelSource.SCRIPTED:
-        set_study(connection, project, Study(overlap=overlap, seed=seed, gold_share=0.0, probe_share=0.0))
-    else:
-        revise_study(connection, project, overlap=overlap, seed=seed)
+def _settle(run: Run, connection: Connection, project: Project) -> list[str]:
+    """Give the project its settings and guidelines, and return what changed in those it had, in words.
+
+    Simulated annotators need neither gold tasks nor probes. What is asked is no part of a fingerprint: labels that were
+    frozen stay what they are.
+    """
+    config, seed = run.config.labels, run.config.seed
+    if config.source is LabelSource.SCRIPTED:
+        set_study(connection, project, Study(overlap=config.overlap, seed=seed, gold_share=0.0, probe_share=0.0))
+        return []
+    asked = config.attributes or None
+    changed = revise_study(
+        connection, project, question=config.question, attributes=asked, overlap=config.overlap, seed=seed
+    )
+    if config.guidelines is not None:
+        before = guidelines(connection, project).version
+        now = set_guidelines(connection, project, read_guidelines(Path(config.guidelines))).version
+        changed += [f"guidelines: version {before} -> {now}"] if 0 < before < now else []
+    return changed
 
 
 def _answer(run: Run, store: LabelStore, project: str) -> None:

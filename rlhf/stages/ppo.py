@@ -132,7 +132,8 @@ def follow_ppo(peers: "Peers") -> None:
 
 
 def _train(task: Task, tracker: Tracker, gold: "Gold | None", world: World) -> "PPOResult":
-    from rlhf.ppo.train import PPOInputs, Saving, train_ppo
+    from rlhf.ppo.train import PPOInputs, train_ppo
+    from sft.core.checkpoint import Saving
 
     config = schema.build(task.experiment)
     folder = Path(task.folder)

@@ -9,8 +9,9 @@ import numpy as np
 from reward.data import Comparison
 from rlhf import schema
 from rlhf.labels.trust.quality import Preference
-from rlhf.registry import Artifact
+from rlhf.registry import CHECKPOINTS, Artifact
 from rlhf.run import Built, Done, Run, digest_of
+from rlhf.stages.sft import CHANGES_NOTHING, MODEL
 from sft.core.errors import DataError
 from sft.core.statistics import clustered_mean
 from sft.core.text import prompt_key
@@ -77,12 +78,13 @@ def _train(run: Run, kind: str, sft: Done, labels: Done, train: list[Preference]
     settings = {
         name: value
         for name, value in schema.to_tree(run.config.reward).items()
-        if name not in ("from", "judge_fraction")
+        if name not in ("from", "judge_fraction", *CHANGES_NOTHING)
     }
     fingerprint = run.fingerprint(kind, settings, inputs | {"references": digest_of(references)})
 
     def build(folder: Path, tracker: Tracker) -> Built:
         from reward.train import train_reward
+        from sft.core.checkpoint import Saving
 
         result = train_reward(
             run.config.reward,
@@ -93,10 +95,11 @@ def _train(run: Run, kind: str, sft: Done, labels: Done, train: list[Preference]
             limits=run.limits,
             runtime=run.config.runtime,
             seed=run.config.seed + (kind == "judge"),
-            out_dir=folder,
+            out_dir=folder / MODEL,
             tracker=tracker,
+            saving=Saving(folder / CHECKPOINTS, fingerprint, run.config.resume.allow),
         )
-        return Built(folder, {"metrics": result.metrics, "loss": result.loss}, result.steps, run.device())
+        return Built(result.checkpoint, {"metrics": result.metrics, "loss": result.loss}, result.steps, run.device())
 
     return run.produce("reward", kind, fingerprint, [("sft", sft.artifact), ("comparisons", labels.artifact)], build)
 

@@ -5,12 +5,17 @@ from typing import NamedTuple
 
 from rlhf import schema
 from rlhf.inputs import tokenizer_problems
-from rlhf.registry import Artifact
+from rlhf.registry import CHECKPOINTS, Artifact
 from rlhf.run import Built, Done, Run, digest_of
 from sft.config import ModelKind
 from sft.core.durable import folder_digest, json_digest, write_json
 from sft.core.errors import ConfigError, DataError
 from sft.core.tracking import Tracker
+
+CHANGES_NOTHING = ("save_steps",)
+"""Settings that leave the model's bits as they are."""
+MODEL = "model"
+"""Where in a workspace a model is made that is registered, beside the checkpoints, which are not."""
 
 
 class Base(NamedTuple):
@@ -78,7 +83,8 @@ def run_sft(run: Run) -> Done:
     base = run_base(run)
     data = run.sources.demonstrations
     parents, labels = _labels(run)
-    settings = {"sft": schema.to_tree(config), "pad_token": run.config.model.pad_token}
+    trained = {name: value for name, value in schema.to_tree(config).items() if name not in CHANGES_NOTHING}
+    settings = {"sft": trained, "pad_token": run.config.model.pad_token}
     inputs = {
         "base": base.artifact.fingerprint,
         "train": digest_of(data.train),
@@ -86,6 +92,7 @@ def run_sft(run: Run) -> Done:
     } | labels
 
     def build(folder: Path, tracker: Tracker) -> Built:
+        from sft.core.checkpoint import Saving
         from sft.train import train_sft
 
         result = train_sft(
@@ -97,10 +104,11 @@ def run_sft(run: Run) -> Done:
             limits=run.limits,
             runtime=run.config.runtime,
             seed=run.config.seed,
-            out_dir=folder,
+            out_dir=folder / MODEL,
             tracker=tracker,
+            saving=Saving(folder / CHECKPOINTS, fingerprint, run.config.resume.allow),
         )
-        return Built(folder, {"metrics": result.metrics, "loss": result.loss}, result.steps, run.device())
+        return Built(result.checkpoint, {"metrics": result.metrics, "loss": result.loss}, result.steps, run.device())
 
     fingerprint = run.fingerprint("sft", settings, inputs)
     done = run.produce("sft", "sft", fingerprint, [("base", base.artifact), *parents], build)

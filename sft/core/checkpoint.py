@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,8 +57,22 @@ class LoadedCheckpoint(NamedTuple):
     state: dict[str, object]
 
 
-def environment(device: torch.device | None = None) -> dict[str, str | int]:
-    """Return what decides the bits of a result beside the configuration; `device` is where models run (None: CPU)."""
+class Saving(NamedTuple):
+    """Where the checkpoints of a run lie, and what they belong to."""
+
+    folder: Path
+    fingerprint: str
+    allow: Sequence[str] = ()
+    """Differences of the environment that a resumed run accepts, see `CheckpointStore`."""
+
+
+def environment(device: torch.device | None = None, libraries: Collection[str] = ()) -> dict[str, str | int]:
+    """Return what decides the bits of a result beside the configuration.
+
+    Args:
+        device: Where models run; None: on the CPU.
+        libraries: Installed packages beside torch whose version counts.
+    """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     on_gpu = device is not None and device.type == "cuda"
     return {
@@ -66,6 +81,7 @@ def environment(device: torch.device | None = None) -> dict[str, str | int]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
         "world_size": torch.distributed.get_world_size() if distributed else 1,
+        **{name: version(name) for name in libraries},
     }
 
 
@@ -91,6 +107,7 @@ class CheckpointStore:
         keep: int = 2,
         device: torch.device | None = None,
         allow: Collection[str] = (),
+        libraries: Collection[str] = (),
     ) -> None:
         """Open the store, making its folder; what a killed save left is removed.
 
@@ -102,6 +119,7 @@ class CheckpointStore:
             keep: How many of the newest stay, at least 1.
             device: Where the models run; None: on the CPU.
             allow: Names in `environment` that may differ from the checkpoint's: the run then goes on with other bits.
+            libraries: Packages beside torch that compute, for `environment`.
 
         Raises:
             StorageError: The disk refuses.
@@ -111,7 +129,7 @@ class CheckpointStore:
         self._root = root
         self._fingerprint = fingerprint
         self._keep = keep
-        self._environment = environment(device)
+        self._environment = environment(device, libraries)
         self._allow = frozenset(allow)
         self._verified: set[int] = set()
         make_folder(root)
@@ -304,6 +322,22 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Return a file's tensors in memory of their own: mapped ones lie at odd addresses, and change with the file."""
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def check_alike(name: str, here: Mapping[str, torch.Tensor], there: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights of a checkpoint that copying would spread or round; `name` says what they are of.
+
+    Raises:
+        DataError: They are not those of this run: other names, shapes or number formats.
+    """
+    ours, theirs = ({key: (tuple(t.shape), t.dtype) for key, t in tensors.items()} for tensors in (here, there))
+    different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if different:
+        raise DataError(
+            f"the {name} of the checkpoint is not that of this run: it differs in {', '.join(different[:5])}"
+            f"{' and more' if len(different) > 5 else ''}; restore the model's settings, or start the run anew in "
+            "another folder"
+        )
 
 
 class OptimizerState(NamedTuple):

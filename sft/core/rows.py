@@ -198,12 +198,19 @@ def _json_row(line: _Line) -> Row | BadRow:
     try:
         text = _decoded(raw)
         value = _as_object(_load(text))
-        # the text is proper UTF-8: only an escape can make a character that is none, only brackets depth
-        if "\\u" in text or text.count("{") + text.count("[") > MAX_DEPTH:
+        if _can_hide(raw):
             _check_strings(value)
         return Row(line.number, value, hashlib.sha256(raw).hexdigest())
     except RowError as error:
         return _bad(line.number, str(error), line.text())
+
+
+def _can_hide(raw: bytes) -> bool:
+    """Whether proper UTF-8 may say what `_check_strings` refuses: only escapes can, and more brackets than is deep."""
+    if b"\\" in raw and b"\\u" in raw:
+        return True
+    is_flat = b"[" not in raw and raw.find(b"{", 1) < 0
+    return not is_flat and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH
 
 
 def _decoded(raw: bytes) -> str:

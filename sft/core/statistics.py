@@ -26,8 +26,8 @@ class Estimate(NamedTuple):
         return {"value": self.value, "ci": list(self.ci), "n": self.n}
 
 
-def wilson_interval(successes: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion; (0, 1) when n is 0.
+def wilson_interval(successes: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion; (0, 1) when n is 0. An effective n need not be whole.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
@@ -46,6 +46,54 @@ def proportion(hits: Sequence[float] | Floats) -> Estimate:
         raise ValueError("a share of no items is undefined")
     total = float(np.sum(hits))
     return Estimate(total / len(hits), wilson_interval(total, len(hits)), len(hits))
+
+
+def student_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Student's t interval of the mean of independent values, such as one a seed.
+
+    Raises:
+        ValueError: fewer than two values, whose spread is unknown.
+
+    Source: Student 1908, "The probable error of a mean".
+    """
+    if len(values) < 2:
+        raise ValueError("the spread of fewer than two values is unknown")
+    from scipy import special  # a tenth of a second that most who import this file do not need
+
+    centre = float(np.mean(values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(special.stdtrit(len(values) - 1, 0.5 + confidence / 2)) * error
+    return (centre - half, centre + half)
+
+
+def clustered_share(hits: Sequence[float] | Floats, clusters: Sequence[str] | Sequence[int]) -> Estimate:
+    """Return the mean of N hits (each between 0 and 1) with an interval for clusters of dependent ones.
+
+    The interval is Wilson's, at the effective number of hits p (1 - p) / SE^2 with the clustered standard error, so
+    that it stays within 0 and 1; where all clusters agree it is that of as many hits as clusters. n counts clusters.
+
+    Args:
+        hits: length N.
+        clusters: length N, the cluster of each hit, such as its prompt.
+
+    Raises:
+        ValueError: there are no hits.
+
+    Source: Miller 2024, arXiv 2411.00640 (standard error); Dean & Pagano 2015, "Evaluating confidence interval methods
+    for binomial proportions in clustered surveys", J. Survey Statistics and Methodology 3(4) (modified Wilson).
+    """
+    if len(hits) == 0:
+        raise ValueError("a share of no items is undefined")
+    hits_N = np.asarray(hits, dtype=np.float64)
+    assert len(hits_N) == len(clusters)
+    _, cluster_N = np.unique(np.asarray(clusters), return_inverse=True)
+    share = float(hits_N.mean())
+    residuals_C = np.bincount(cluster_N, weights=hits_N - share)
+    count = len(residuals_C)
+    variance = float(np.sum(residuals_C**2)) / len(hits_N) ** 2 * count / max(1, count - 1)
+    spread = share * (1 - share)
+    effective = spread / variance if variance > 0 and spread > 0 else float(count)
+    return Estimate(share, wilson_interval(share * effective, effective), count)
 
 
 def bootstrap(

@@ -28,7 +28,7 @@ def visible(value: str) -> str:
 
 def replace_hidden(value: str, mark: Callable[[str, int], str]) -> str:
     """Return the text with each run of one hidden character replaced by `mark(character, length of the run)`."""
-    if value.replace("\n", "").replace("\t", "").isprintable() and not _PRINTABLE_BLANK.search(value):
+    if not may_hide(value):
         return value
     padded = f"\0{value}\0"
     marked = (
@@ -37,6 +37,11 @@ def replace_hidden(value: str, mark: Callable[[str, int], str]) -> str:
     )
     runs = ((found, len(list(run))) for found, run in groupby(marked))
     return "".join(mark(found[0], count) if isinstance(found, tuple) else found * count for found, count in runs)
+
+
+def may_hide(value: str) -> bool:
+    """Say whether a text may hold a hidden character, at a glance: to look at each of its characters takes long."""
+    return not value.replace("\n", "").replace("\t", "").isprintable() or _PRINTABLE_BLANK.search(value) is not None
 
 
 def code_point(sign: str) -> str:

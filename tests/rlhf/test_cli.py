@@ -1,4 +1,7 @@
-"""The command as a stranger uses it: processes, exit codes, standard output, SIGKILL and SIGTERM."""
+"""The command as a stranger uses it: processes, exit codes, standard output, SIGKILL and SIGTERM.
+
+Some processes begin with a new interpreter, as a stranger's do; where that is not the matter they are forked.
+"""
 
 import json
 import os
@@ -9,30 +12,21 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import Command, rlhf
 from micro import MICRO
 
+from rlhf import pipeline
 from rlhf.registry import Registry
 from sft.core.durable import broken_files
 
 ROOT = Path(__file__).parents[2]
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "rlhf", *words]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-
-def rlhf(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
-
-
-def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*words), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def fresh(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a new interpreter."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    words = (sys.executable, "-m", "rlhf", *words)
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def registered(root: Path) -> set[str]:
@@ -41,25 +35,29 @@ def registered(root: Path) -> set[str]:
     return {artifact.name for artifact in Registry(root, create=False).artifacts()}
 
 
-def wait_for(name: str, root: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(name: str, root: Path, running: Command) -> None:
     deadline = time.monotonic() + 300
     while name not in registered(root):
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert not running.ended(), running.wait().stderr
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
+def die_before_labels() -> None:
+    """Let this process send itself SIGKILL where the stage after SFT begins."""
+    pipeline.run_labels = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]:
-    """Kill a run with SIGKILL right after SFT is registered; then give the same command again."""
+    """Kill a run once SFT is registered; then give the same command again."""
     folder = tmp_path_factory.mktemp("cli")
-    process = start("run", *MICRO, cwd=folder)
-    wait_for("sft", folder / "registry", process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    killed = Command("run", *MICRO, cwd=folder, first=die_before_labels).wait()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert "sft" in registered(folder / "registry")
     for artifact in Registry(folder / "registry", create=False).artifacts():
         assert broken_files(artifact.path) == []
-    done = rlhf("run", *MICRO, "--json", "hydra.run.dir=second", cwd=folder)
+    done = fresh("run", *MICRO, "--json", "hydra.run.dir=second", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
 
@@ -94,23 +92,24 @@ def test_a_sweep_reuses_the_trained_stages(killed_and_resumed: tuple[Path, dict,
 
 def test_models_commands_print_one_json_document(killed_and_resumed: tuple[Path, dict, str]) -> None:
     folder, results, _ = killed_and_resumed
-    for words in (["list"], ["show", results["registry"]["policy"]], ["lineage", "policy:1"]):
-        done = rlhf("models", *words, "--json", cwd=folder)
+    printed = {}
+    for word, *words in (["list"], ["show", results["registry"]["policy"]], ["lineage", "policy:1"]):
+        done = fresh("models", word, *words, "--json", cwd=folder)
         assert done.returncode == 0, done.stderr
-        json.loads(done.stdout)
-    shown = json.loads(rlhf("models", "show", results["registry"]["policy"], "--json", cwd=folder).stdout)
+        printed[word] = json.loads(done.stdout)
+    shown = printed["show"]
     assert {"name", "version", "kind", "path", "sha256", "aliases", "parents"} <= set(shown)
     assert Path(shown["path"]) == folder / "registry" / "policy" / "1"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_exits_with_75_and_registers_nothing_half(sent: signal.Signals, tmp_path: Path) -> None:
-    process = start("run", *MICRO, cwd=tmp_path)
-    wait_for("base", tmp_path / "registry", process)
-    process.send_signal(sent)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 75, stderr
-    assert "the same command carries on" in stderr
+    running = Command("run", *MICRO, cwd=tmp_path)
+    wait_for("base", tmp_path / "registry", running)
+    running.signal(sent)
+    done = running.wait(seconds=60)
+    assert done.returncode == 75, done.stderr
+    assert "the same command carries on" in done.stderr
     assert "policy" not in registered(tmp_path / "registry")
 
 
@@ -125,7 +124,7 @@ def test_an_interrupted_run_exits_with_75_and_registers_nothing_half(sent: signa
     ],
 )
 def test_mistakes_are_told_before_any_compute(words: list[str], code: int, found: str, tmp_path: Path) -> None:
-    done = rlhf(*words, *(["--json"] if words[0] == "run" else []), cwd=tmp_path)
+    done = fresh(*words, *(["--json"] if words[0] == "run" else []), cwd=tmp_path)
     assert done.returncode == code
     assert found in done.stderr
     assert not (tmp_path / "registry").exists()

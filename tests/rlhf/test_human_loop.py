@@ -18,7 +18,7 @@ from rlhf import preflight
 from rlhf.config import LabelsConfig
 from rlhf.labelling.erasure import erase_annotator
 from rlhf.labels.collection.queue import Lease, Purpose, claim
-from rlhf.labels.collection.study import study
+from rlhf.labels.collection.study import Guidelines, guidelines, study
 from rlhf.labels.collection.submissions import submit
 from rlhf.labels.collection.verdicts import Answer, Verdict
 from rlhf.labels.exporting.export_rows import CSV_FILE
@@ -229,6 +229,35 @@ def test_labels_of_the_erased_are_frozen_anew_by_the_same_command(folder: Path) 
     assert waiting.labels == current_events(folder) < waiting.wanted == 40
 
 
+def test_the_page_asks_what_the_configuration_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = folder / "guide.md"
+    guide.write_text("Be fair.")
+    asked = [f"labels.guidelines={guide}", "labels.attributes=[helpful,honest]", "labels.question='Which one, please?'"]
+    assert isinstance(collect(folder, *asked), Waiting)
+    assert page_of(folder) == ("Which one, please?", ("helpful", "honest"), 2, Guidelines(1, "Be fair."))
+    assert isinstance(collect(folder), Waiting)
+    assert page_of(folder) == ("Which one, please?", ("helpful", "honest"), 2, Guidelines(1, "Be fair."))
+    assert "settings changed" not in capsys.readouterr().err
+    guide.write_text("Be fair, and kind.")
+    assert isinstance(collect(folder, f"labels.guidelines={guide}", "labels.attributes=[kind]"), Waiting)
+    assert page_of(folder) == ("Which one, please?", ("kind",), 2, Guidelines(2, "Be fair, and kind."))
+    said = capsys.readouterr().err
+    assert "settings changed: attributes: ('helpful', 'honest') -> ('kind',), guidelines: version 1 -> 2\n" in said
+    answer_tasks(labels(folder), "trial", PEOPLE, seed=0)
+    assert isinstance(collect(folder), Collected)
+    guide.write_text("Something else.")
+    again = collect(folder, f"labels.guidelines={guide}", "labels.question=Hm?")
+    assert isinstance(again, Collected)
+    assert again.comparisons.cached  # what was frozen stays: nothing is asked any more
+    assert page_of(folder)[0] == "Which one, please?"
+
+
+def page_of(folder: Path) -> tuple[str, tuple[str, ...], int, Guidelines]:
+    with labels(folder).changing("trial") as (connection, project):
+        settings = study(connection, project)
+        return settings.question, settings.attributes, settings.overlap, guidelines(connection, project)
+
+
 def test_further_labels_of_a_task_do_not_count_towards_those_wanted(folder: Path) -> None:
     assert isinstance(collect(folder), Waiting)
     answer_tasks(labels(folder), "trial", PEOPLE, seed=0)
@@ -313,6 +342,12 @@ def first_kl(registry: Registry, policy: str) -> float:
         (["labels.source=human", "labels.database_url=mysql://host/x"], "labels.database_url"),
         (["labels.source=human", "labels.project=No Good"], "labels.project"),
         (["labels.source=scripted", "data=files", "data.path=pyproject.toml"], "labels.source"),
+        (["labels.source=human", "labels.guidelines=nowhere.md"], "labels.guidelines"),
+        (["labels.source=human", "labels.guidelines=tests"], "labels.guidelines"),
+        (["labels.source=human", "labels.attributes=[a,b,a]"], "labels.attributes"),
+        (["labels.guidelines=pyproject.toml"], "labels.guidelines"),
+        (["labels.source=scripted", "labels.question=Why?"], "labels.question"),
+        (["labels.attributes=[a]"], "labels.attributes"),
     ],
 )
 def test_settings_that_cannot_work_cost_nothing(words: list[str], field: str) -> None:

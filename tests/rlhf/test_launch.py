@@ -77,17 +77,20 @@ def test_a_sweep_has_one_folder_per_point(capsys: pytest.CaptureFixture[str], tm
 
 
 @pytest.mark.parametrize("error", [DataError("bad rows"), Interrupted("stop"), StorageError("full"), KeyError("x")])
-def test_an_error_comes_out_as_it_is(error: Exception):
+def test_an_error_comes_out_as_it_is(error: Exception, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(type(error)) as caught:
         launch([], Recorder({0: error}))
     assert caught.value is error
+    assert "Error executing job" not in capsys.readouterr().err  # Hydra's own line
 
 
-def test_a_failed_point_does_not_stop_the_others():
-    task = Recorder({1: DataError("bad rows")})
+def test_a_failed_point_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]):
+    task = Recorder({1: DataError("bad rows"), 2: DataError("worse rows")})
     with pytest.raises(DataError, match="bad rows"):
-        launch(["-m", "seed=0,1,2"], task)
-    assert [call[0].seed for call in task.calls] == [0, 1, 2]
+        launch(["-m", "seed=0,1,2,3"], task)
+    assert [call[0].seed for call in task.calls] == [0, 1, 2, 3]
+    said = capsys.readouterr().err
+    assert [said.count(words) for words in ("bad rows", "worse rows", "Error executing job")] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("error", [Interrupted("stop"), StorageError("full")])

@@ -8,9 +8,14 @@ from micro import run
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.pipeline import name_policy, passes_evaluation
-from rlhf.registry import Registry
+from rlhf.registry import Registry, Verdict
+from rlhf.runs.compare import compare
+from rlhf.runs.duels import Duel
+from rlhf.runs.folder import find_runs, resolve
+from rlhf.runs.lock import only_writer
+from rlhf.runs.record import State
 from sft.core.durable import broken_files
-from sft.core.errors import DataError
+from sft.core.errors import DataError, UsageError
 from sft.core.tracking import read_ledger
 
 STAGES = ["sft", "labels", "reward", "ppo", "evaluation", "bias"]
@@ -92,6 +97,44 @@ def test_the_ledger_holds_every_stage(finished: tuple[Path, dict]) -> None:
     rows = read_ledger(finished[0] / "run" / "metrics.jsonl")
     assert {entry.stage for entry in rows.entries} == set(STAGES)
     assert rows.broken == 0
+
+
+def test_the_run_tells_of_itself_and_compares(finished: tuple[Path, dict]) -> None:
+    folder, results = finished
+    run(folder, "ppo.kl_coef=0.3", name="changed")
+    found = find_runs([folder])
+    names = {made.path.name: made for made in found.runs}
+    record = names["run"].record
+    assert (record.state, record.run_id, record.config_sha256) == (
+        State.FINISHED,
+        results["run_id"],
+        results["config_sha256"],
+    )
+    assert [stage.name for stage in record.stages] == STAGES
+    assert [stage.artifact for stage in record.stages] == [stage["artifact"] for stage in results["stages"]]
+    assert [stage.cached for stage in names["changed"].record.stages] == [True, True, True, False, False, False]
+    comparison = compare(resolve([str(folder / "run"), str(folder / "changed")], []))
+    assert comparison.sorted.fields == ("ppo.kl_coef",)
+    assert [len(course.lines) for course in comparison.courses["gold reward"]] == [1, 1]
+    own_sft = comparison.duels.cells[0].found
+    assert isinstance(own_sft, Duel)
+    assert own_sft.prompts == 10
+    assert 0 <= own_sft.low <= own_sft.share <= own_sft.high <= 1
+    assert len(comparison.questions[0].answers) == 3
+
+
+def test_a_second_run_in_a_folder_that_is_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with only_writer(tmp_path / "run"), pytest.raises(UsageError, match="is being written"):
+        run(tmp_path)
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_failed_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="absent"):
+        run(tmp_path, "sft.from=absent:7")
+    (failed,) = find_runs([tmp_path]).runs
+    assert (failed.record.state, (failed.record.error or "").split(":")[0]) == (State.FAILED, "UsageError")
 
 
 def test_the_same_command_again_computes_nothing(finished: tuple[Path, dict]) -> None:
@@ -226,9 +269,19 @@ def test_an_alias_moves_forward_only(tmp_path: Path) -> None:
                     folder, name="policy", kind="policy", fingerprint=f"f{number}", metadata={}, parents=[]
                 )
             )
-    name_policy(registry, policies[0], "champion", computed=True)
-    name_policy(registry, policies[1], "champion", computed=True)
-    name_policy(registry, policies[0], "champion", computed=False)  # a cached run of the older one
+    passed = [Verdict("evaluation:1", "evaluation", True), Verdict("bias:1", "bias", True)]
+    failed = [passed[0], Verdict("bias:2", "bias", False)]
+    assert name_policy(registry, policies[0], passed, computed=True, asked_by="a") == "champion"
+    assert name_policy(registry, policies[1], passed, computed=True, asked_by="b") == "champion"
+    assert name_policy(registry, policies[0], passed, computed=False, asked_by="c") == "champion"  # the older, cached
     assert registry.get("policy@champion").version == 2
-    name_policy(registry, policies[1], "candidate", computed=True)  # a stricter gate came
-    assert "champion" not in registry.get("policy:2").aliases
+    assert name_policy(registry, policies[1], failed, computed=True, asked_by="d") == "candidate"  # a stricter gate
+    assert registry.get("policy:2").aliases == ("candidate",)
+    assert [(kept.ref, kept.alias, kept.asked_by) for kept in registry.promotions()] == [
+        ("policy:1", "champion", "a"),
+        ("policy:2", "champion", "b"),
+        ("policy:2", "candidate", "d"),
+    ]
+    registry.promote(policies[1], "champion", asked_by="ann", reason="demo")
+    name_policy(registry, policies[1], failed, computed=False, asked_by="e")
+    assert registry.get("policy@champion").version == 2, "a cached run takes back what somebody forced"

@@ -5,9 +5,15 @@ takes its count back. Wrong ones are counted three ways. Name and address togeth
 one address never locks out the person, who comes from another. An address waits after many wrong ones for whatever
 names. A name waits after very many from wherever, but only a minute, so that guessing from a thousand addresses stays
 slow and its owner still gets in. Names that nobody has are counted all the same: the answer tells nothing.
+
+Who has logged in before is not slowed by the wrong tries of others: from the same browser, which keeps a random token
+for it, only the wrong tries with that token count; from the same address those of the name from elsewhere do not. A
+stolen token, or a shared address, is worth the few tries of one address. Source: OWASP, "Slow Down Online Guessing
+Attacks with Device Cookies".
 """
 
 import hmac
+import secrets
 from hashlib import sha256
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
@@ -19,6 +25,17 @@ from rlhf.labels.tables import ATTEMPTS
 
 FORGOTTEN_AFTER_S = 86_400.0
 """Without a wrong try for so long, a name or address starts anew."""
+KNOWN_FOR_S = 90 * 86_400.0
+"""How long a browser or address stays known to an account after a log-in."""
+
+
+class Origin(NamedTuple):
+    """Where a try comes from."""
+
+    address: str
+    """Of the client; of an IPv6 address the first 64 bits count, which one customer has."""
+    device: str = ""
+    """The token that its browser was given at an earlier log-in; empty: none."""
 
 
 class Limit(NamedTuple):
@@ -40,11 +57,10 @@ BY_NAME = Limit(100, 60.0)
 class Attempt(NamedTuple):
     """A try that was counted as a wrong one; `succeeded` takes it back."""
 
-    name_keys: tuple[bytes, ...]
-    address_key: bytes
-    address_failures: int
-    address_blocked_until: float
-    """As it was before this try."""
+    own_keys: tuple[bytes, ...]
+    """What a right one forgets."""
+    address: "_Before | None"
+    """None: the address does not count for this try."""
 
 
 class Wait(NamedTuple):
@@ -53,23 +69,22 @@ class Wait(NamedTuple):
     seconds: float
 
 
-def begin(connection: Connection, project: Project, name: str, address: str, now: float) -> Attempt | Wait:
+def begin(
+    connection: Connection, project: Project, name: str, account_id: int, origin: Origin, now: float
+) -> Attempt | Wait:
     """Count a try before its password is looked at, or say how long to wait.
 
     Args:
         connection: inside a write transaction.
         project: that the person logs in to.
         name: as it was typed in, whether there is such a person or not.
-        address: of the client; of an IPv6 address the first 64 bits count, which one customer has.
+        account_id: of that name; 0: there is none.
+        origin: of the try.
         now: seconds since 1970.
     """
     connection.execute(ATTEMPTS.delete().where(ATTEMPTS.c.blocked_until < now - FORGOTTEN_AFTER_S))
-    place = _place(address)
-    limits = {
-        _key(project, "name and address", name, place): BY_NAME_AND_ADDRESS,
-        _key(project, "name", name): BY_NAME,
-        _key(project, "address", place): BY_ADDRESS,
-    }
+    own, address = _limits(connection, project, name, account_id, origin, now)
+    limits = own | address
     before = {key: _row(connection, key, now) for key in limits}
     wait = max(row.blocked_until for row in before.values()) - now
     if wait > 0:
@@ -77,27 +92,80 @@ def begin(connection: Connection, project: Project, name: str, address: str, now
     for key, limit in limits.items():
         failures = before[key].failures + 1
         _store(connection, key, _Row(failures, now + limit.delay(failures)))
-    *name_keys, address_key = limits
-    return Attempt(tuple(name_keys), address_key, *before[address_key])
+    return Attempt(tuple(own), next((_Before(key, before[key]) for key in address), None))
 
 
 def succeeded(connection: Connection, attempt: Attempt) -> None:
-    """Forget the wrong tries at this name, from here and from wherever, and count this one not to the address.
+    """Forget the wrong tries that slow this one, and count this one not to the address.
 
     What others did wrong from the same address stays: somebody with an account of their own could else begin anew by
     logging in to it.
     """
-    connection.execute(ATTEMPTS.delete().where(ATTEMPTS.c.key.in_(attempt.name_keys)))
-    found = _row(connection, attempt.address_key, 0.0)
-    is_last = found.failures == attempt.address_failures + 1
-    until = attempt.address_blocked_until if is_last else found.blocked_until
-    _store(connection, attempt.address_key, _Row(max(found.failures - 1, 0), until))
+    connection.execute(ATTEMPTS.delete().where(ATTEMPTS.c.key.in_(attempt.own_keys)))
+    if attempt.address is None:
+        return
+    key, before = attempt.address
+    found = _row(connection, key, 0.0)
+    is_last = found.failures == before.failures + 1
+    until = before.blocked_until if is_last else found.blocked_until
+    _store(connection, key, _Row(max(found.failures - 1, 0), until))
+
+
+def remember(connection: Connection, project: Project, account_id: int, origin: Origin, now: float) -> str:
+    """Make a browser and an address known to an account that got in, and return the browser's token.
+
+    A browser keeps a token that the account knows, and gets a new one in place of any other: nobody can choose it for
+    somebody else.
+    """
+    is_known = _is_known(connection, _device_key(project, account_id, origin.device), now)
+    device = origin.device if is_known else secrets.token_urlsafe(32)
+    known = _Row(0, now + KNOWN_FOR_S)
+    _store(connection, _device_key(project, account_id, device), known)
+    if origin.address:
+        _store(connection, _address_key(project, account_id, origin.address), known)
+    return device
+
+
+_Limits = dict[bytes, Limit]
+
+
+def _limits(
+    connection: Connection, project: Project, name: str, account_id: int, origin: Origin, now: float
+) -> tuple[_Limits, _Limits]:
+    """Return what counts for a try: that of the name, and that of the address, which others log in from too."""
+    place = _place(origin.address)
+    if _is_known(connection, _device_key(project, account_id, origin.device), now):
+        return {_key(project, "name and device", name, origin.device): BY_NAME_AND_ADDRESS}, {}
+    own = {_key(project, "name and address", name, place): BY_NAME_AND_ADDRESS}
+    if not _is_known(connection, _address_key(project, account_id, origin.address), now):
+        own[_key(project, "name", name)] = BY_NAME
+    return own, {_key(project, "address", place): BY_ADDRESS}
+
+
+def _device_key(project: Project, account_id: int, device: str) -> bytes:
+    return _key(project, "known device", str(account_id), device)
+
+
+def _address_key(project: Project, account_id: int, address: str) -> bytes:
+    return _key(project, "known address", str(account_id), _place(address))
+
+
+def _is_known(connection: Connection, key: bytes, now: float) -> bool:
+    """Say whether an account has got in from a browser or address; 0, which is no account, never has."""
+    until = connection.scalar(select(ATTEMPTS.c.blocked_until).where(ATTEMPTS.c.key == key))
+    return until is not None and until > now
 
 
 class _Row(NamedTuple):
     failures: int
     blocked_until: float
-    """When the wait ends; without one, the time of the last try."""
+    """When the wait ends; without one, the time of the last try. Of what is known: until when."""
+
+
+class _Before(NamedTuple):
+    key: bytes
+    row: _Row
+    """As it was before the try."""
 
 
 def _row(connection: Connection, key: bytes, now: float) -> _Row:

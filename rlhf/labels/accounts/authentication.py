@@ -13,9 +13,10 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, select
 
 from rlhf.labels.accounts import sessions
-from rlhf.labels.accounts.attempts import Wait, begin, succeeded
+from rlhf.labels.accounts.attempts import Origin, Wait, begin, remember, succeeded
 from rlhf.labels.accounts.passwords import check_password, hash_password, matches
 from rlhf.labels.accounts.users import DISABLED, Invite, Role, open_invite, shut, use_invite
+from rlhf.labels.storable import check_storable
 from rlhf.labels.store import Project, pseudonym
 from rlhf.labels.tables import ACCOUNT, ANNOTATOR
 from sft.core.errors import DataError, UsageError
@@ -24,6 +25,8 @@ from sft.core.visible import visible
 Opening = Callable[[], AbstractContextManager[tuple[Connection, Project]]]
 """Opens a write transaction of the project, as `Site.changing` does."""
 LONGEST_NAME = 64
+NOWHERE = Origin("")
+"""Of a person who comes from no address."""
 
 
 class Refused(NamedTuple):
@@ -36,14 +39,21 @@ class Entered(NamedTuple):
     """Somebody was let in, under a session that is new."""
 
     token: str
+    device: str
+    """What the browser keeps after log-out too, so that others who guess do not slow its next log-in."""
 
 
-def log_in(opening: Opening, name: str, password: str, address: str, now: float) -> Entered | Refused:
-    """Start a session for name and password; a wrong name takes as long as a wrong password, and looks the same."""
+def log_in(opening: Opening, name: str, password: str, origin: Origin, now: float) -> Entered | Refused:
+    """Start a session for name and password; a wrong name takes as long as a wrong password, and looks the same.
+
+    Raises:
+        DataError: the name is one that nobody can have.
+    """
     name = plain_name(name)
+    check_storable(name)
     with opening() as (connection, project):
-        attempt = begin(connection, project, name, address, now)
         known = _known(connection, project, ACCOUNT.c.name == name)
+        attempt = begin(connection, project, name, known.account_id, origin, now)
     if isinstance(attempt, Wait):
         return Refused(attempt.seconds)
     if not matches(password, known.password_hash):
@@ -52,11 +62,11 @@ def log_in(opening: Opening, name: str, password: str, address: str, now: float)
         if not _is_still(connection, project, known):
             return Refused()
         succeeded(connection, attempt)
-        return Entered(sessions.start(connection, known.account_id, now))
+        return _entered(connection, project, known.account_id, origin, now)
 
 
 def change_password(
-    opening: Opening, account_id: int, current: str, wanted: str, address: str, now: float
+    opening: Opening, account_id: int, current: str, wanted: str, origin: Origin, now: float
 ) -> Refused | None:
     """Give an account another password and end all its sessions; who guesses at `current` waits as at log-in.
 
@@ -66,7 +76,7 @@ def change_password(
     with opening() as (connection, project):
         known = _known(connection, project, ACCOUNT.c.id == account_id)
         check_password(wanted, known.name, project.name)
-        attempt = begin(connection, project, known.name, address, now)
+        attempt = begin(connection, project, known.name, account_id, origin, now)
     if isinstance(attempt, Wait):
         return Refused(attempt.seconds)
     if not matches(current, known.password_hash):
@@ -80,7 +90,9 @@ def change_password(
     return None
 
 
-def accept_invite(opening: Opening, token: str, name: str, password: str, now: float) -> Entered:
+def accept_invite(
+    opening: Opening, token: str, name: str, password: str, now: float, origin: Origin = NOWHERE
+) -> Entered:
     """Make the account that a link is for, or give it the new password; the link is gone, and the person is in.
 
     Args:
@@ -89,6 +101,7 @@ def accept_invite(opening: Opening, token: str, name: str, password: str, now: f
         name: that the person chose; not looked at where the link is for an account that is there.
         password: that the person chose.
         now: seconds since 1970.
+        origin: of the request.
 
     Raises:
         UsageError: the link was used, or is too old.
@@ -108,12 +121,17 @@ def accept_invite(opening: Opening, token: str, name: str, password: str, now: f
         else:
             account_id = found.account.id
             _set_password(connection, account_id, password_hash)
-        return Entered(sessions.start(connection, account_id, now))
+        return _entered(connection, project, account_id, origin, now)
 
 
 def plain_name(name: str) -> str:
     """Return a name without the outer spaces that keyboards add, and in one spelling of accents."""
     return unicodedata.normalize("NFC", name).strip()
+
+
+def _entered(connection: Connection, project: Project, account_id: int, origin: Origin, now: float) -> Entered:
+    device = remember(connection, project, account_id, origin, now)
+    return Entered(sessions.start(connection, account_id, now), device)
 
 
 class _Known(NamedTuple):

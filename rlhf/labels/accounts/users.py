@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, select
 
+from rlhf.labels.storable import check_storable
 from rlhf.labels.tables import ACCOUNT, INVITE, SESSION
 from sft.core.errors import UsageError
 
@@ -118,7 +119,9 @@ def pause(connection: Connection, project: "Project", name: str, reason: str, no
 
     Raises:
         UsageError: there is no such account, or it is an owner's.
+        DataError: the reason cannot be stored.
     """
+    check_storable(reason)
     found = account(connection, project, name)
     if found.role is Role.OWNER:
         raise UsageError(f"{name!r} is an owner and does not label; name an annotator")

@@ -3,13 +3,14 @@
 import json
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import Connection, Select, and_, false, func, select, true
 
-from rlhf.labels.collection.queue import Lease, State
+from rlhf.labels.collection.queue import Lease, Purpose, State, qualification_is_over
 from rlhf.labels.collection.verdicts import Answer, AnswerRow, Verdict, answer_of, verdict_of
 from rlhf.labels.events import EventKind
 from rlhf.labels.records import Choice
-from rlhf.labels.tables import EVENT, LEASE, TASK
+from rlhf.labels.store import Project
+from rlhf.labels.tables import EVENT, LEASE, QUEUE, TASK
 
 _DAY = 86_400.0
 _EXCERPT = 120
@@ -25,15 +26,23 @@ class Past(NamedTuple):
     verdict: Verdict | None
     closed_at: float
     revision: int
+    stands: bool
+    """Whether it can be changed no more: it is of a qualification that is over."""
 
 
 class Progress(NamedTuple):
-    """How far an annotator is."""
+    """How far an annotator is.
 
-    done: int
-    """Tasks answered or skipped, of every purpose."""
+    Tasks with a known answer and probes count as labels, and so do qualification tasks until the qualification is over:
+    a count that stood still would tell which they are.
+    """
+
+    labels: int
     today: int
     """Of these, in the last 24 hours."""
+    skipped: int
+    stands: int
+    """Answers of a qualification that is over, skips too; they are none of the above."""
 
 
 def current(connection: Connection, held: Lease) -> Answer | None:
@@ -47,9 +56,10 @@ def taken_back(connection: Connection, held: Lease) -> Answer | None:
     return _answer_of(connection, held, select(func.max(EVENT.c.id)).where(*same))
 
 
-def history(connection: Connection, annotator_id: int, limit: int = 50) -> list[Past]:
+def history(connection: Connection, project: Project, annotator_id: int, limit: int = 50) -> list[Past]:
     """Return an annotator's answered tasks, newest first."""
-    of_lease = (LEASE.c.id, LEASE.c.state, LEASE.c.shown_left, LEASE.c.closed_at, LEASE.c.revision)
+    of_lease = (LEASE.c.id, LEASE.c.state, LEASE.c.shown_left, LEASE.c.closed_at, LEASE.c.revision, LEASE.c.purpose)
+    is_over = qualification_is_over(connection, project, annotator_id)
     of_answer = (EVENT.c.choice, EVENT.c.strength, EVENT.c.tie_kind)
     tables = LEASE.join(EVENT, EVENT.c.id == LEASE.c.answer_id).join(TASK, TASK.c.id == LEASE.c.task_id)
     answered = select(*of_lease, *of_answer, TASK.c.prompt).select_from(tables)
@@ -63,16 +73,34 @@ def history(connection: Connection, annotator_id: int, limit: int = 50) -> list[
             verdict=verdict_of(Choice(row.shown_left), row.choice, row.strength, row.tie_kind),
             closed_at=row.closed_at,
             revision=row.revision,
+            stands=is_over and row.purpose == Purpose.QUALIFICATION,
         )
         for row in rows
     ]
 
 
-def progress(connection: Connection, annotator_id: int, now: float) -> Progress:
+def progress(connection: Connection, project: Project, annotator_id: int, now: float) -> Progress:
     """Return how much an annotator has done."""
     answered = (LEASE.c.annotator_id == annotator_id, LEASE.c.answer_id.is_not(None))
-    today = func.count().filter(LEASE.c.closed_at > now - _DAY)
-    return Progress(*connection.execute(select(func.count(), today).where(*answered)).one())
+    is_skip = LEASE.c.state == State.SKIPPED
+    is_over = qualification_is_over(connection, project, annotator_id)
+    stands = and_(LEASE.c.purpose == Purpose.QUALIFICATION, true() if is_over else false())
+    counted = select(
+        func.count().filter(~stands, ~is_skip),
+        func.count().filter(~stands, ~is_skip, LEASE.c.closed_at > now - _DAY),
+        func.count().filter(~stands, is_skip),
+        func.count().filter(stands),
+    )
+    return Progress(*connection.execute(counted.where(*answered)).one())
+
+
+def tasks_in_all(connection: Connection, project: Project) -> int:
+    """Return how many tasks there are to label, or with a known answer.
+
+    How many of them are still open is not for annotators: it would stand still at a task with a known answer.
+    """
+    wanted = (QUEUE.c.project_id == project.id, QUEUE.c.purpose != Purpose.QUALIFICATION)
+    return connection.scalar(select(func.count()).where(*wanted)) or 0
 
 
 def _answer_of(connection: Connection, held: Lease, event_id: Select[tuple[int]]) -> Answer | None:

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rlhf.labels.collection.people import AnnotatorNumbers, annotator_numbers, middle_agreement
+from rlhf.labels.collection.people import AnnotatorNumbers, annotator_numbers, middle_agreement, who_may_label
 from rlhf.labels.collection.queue import Purpose
 from rlhf.labels.collection.snapshot import Answered, Snapshot, snapshot
 from rlhf.labels.events import EventKind
 from rlhf.labels.records import Choice, Judgement
 from rlhf.labels.store import LabelStore
 from rlhf.labels.trust.aggregation import dawid_skene
-from rlhf.labels.trust.agreement import Agreement, agreement, tabulate
+from rlhf.labels.trust.agreement import Agreement, agreement
 from rlhf.labels.trust.noise import doubtful_judgements
+from rlhf.labels.trust.votes import tabulate
 
 DAY, HOUR = 86_400.0, 3600.0
 HOURS_SHOWN = 48
@@ -34,7 +35,7 @@ class Pace(NamedTuple):
     per_hour: float
     """Mean of these hours, nights and pauses included."""
     hours_left: float | None
-    """At the same pace around the clock, when nobody skips a task for good; None: no label came, or none is missing."""
+    """At the same pace around the clock, when nobody skips a task for good; None: no label came, or none can come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,10 @@ class Progress:
     """Labels that all tasks need together."""
     missing: int
     """Labels still to come; what is over the wanted number on one task does not count for another."""
+    out_of_reach: int
+    """Of the missing, those that nobody can give: all who may label now have labelled or skipped the task."""
+    people_short: int
+    """How many more people would put all of them within reach."""
     from_files: int
     """Labels that imported files brought."""
     skips: tuple[tuple[str, int], ...]
@@ -141,11 +146,11 @@ def overview(found: Snapshot, *, resamples: int = 1000) -> Overview:
     )
 
 
-def status(store: LabelStore, project: str, now: float) -> dict[str, object]:
-    """Return the numbers of a project as JSON values, for the command line. Raises UsageError without tasks."""
+def status(store: LabelStore, project: str, now: float) -> Overview:
+    """Return the numbers of a project, for the command line. Raises UsageError without tasks."""
     with store.reading(project) as labels:
         found = snapshot(labels.connection, labels.project, now)
-    return overview(found).as_dict()
+    return overview(found)
 
 
 def progress(found: Snapshot) -> Progress:
@@ -154,6 +159,7 @@ def progress(found: Snapshot) -> Progress:
     on_task = Counter(answer.task_id for answer in labels)
     counts = [on_task[wanted.task_id] for wanted in found.queue]
     missing = sum(max(0, wanted.overlap - count) for wanted, count in zip(found.queue, counts, strict=True))
+    short = shortages(found)
     how_often = Counter(counts)
     times = [answer.time for answer in labels if answer.time is not None]
     return Progress(
@@ -164,12 +170,28 @@ def progress(found: Snapshot) -> Progress:
         labels=len(labels),
         wanted=sum(wanted.overlap for wanted in found.queue),
         missing=missing,
+        out_of_reach=sum(short),
+        people_short=max(short, default=0),
         from_files=len(found.labels) - len(labels),
         skips=_reasons(found.answers, EventKind.SKIP),
         flags=_reasons(found.answers, EventKind.FLAG),
-        pace=pace(times, missing, found.time),
+        pace=pace(times, missing - sum(short), found.time),
         hourly=hourly(times, found.time),
     )
+
+
+def shortages(found: Snapshot) -> list[int]:
+    """Return for each queued task how many more people its missing labels need, beyond those who may still get it."""
+    able = who_may_label(found)
+    given: Counter[int] = Counter()
+    had: dict[int, set[int]] = {}
+    for answer in found.answers:
+        if answer.purpose is Purpose.LABEL and answer.kind in (EventKind.LABEL, EventKind.SKIP):
+            given[answer.task_id] += answer.kind is EventKind.LABEL
+            if answer.annotator_id in able:
+                had.setdefault(answer.task_id, set()).add(answer.annotator_id)
+    free = {wanted.task_id: len(able) - len(had.get(wanted.task_id, ())) for wanted in found.queue}
+    return [max(0, wanted.overlap - given[wanted.task_id] - free[wanted.task_id]) for wanted in found.queue]
 
 
 def pace(times: Sequence[float], missing: int, now: float) -> Pace:

@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from rlhf.labels.collection.tasks import Pair
-from rlhf.labels.formats.columns import Fields, column, first_of, list_at, list_of, name_in
+from rlhf.labels.formats.columns import Fields, column, first_of, is_absent, list_at, list_of, listed, name_in
 from rlhf.labels.formats.compare import SPELLINGS, check_prompts, pairs_of, spelled
 from sft.core.errors import DataError
 from sft.core.rows import BadRow, Row, RowError, read_rows
@@ -76,13 +77,26 @@ def _pairs(row: Row, needs_gold: bool) -> Iterator[Pair]:
     for other in prompts[1:]:
         check_prompts(prompts[0], other)
     gold = None
-    if needs_gold or fields.get("gold") is not None:
+    if needs_gold or not is_absent(fields.get("gold")):
         if len(answers) != 2:
             raise RowError(f"gold of several pairs: a known choice needs two answers, found {len(answers)}")
-        gold = spelled(column(fields, "gold"), SPELLINGS).choice
+        gold = spelled(_known(fields), SPELLINGS).choice
     named = models or [None] * len(answers)
     for i, j in places:
         yield Pair(prompts[0], texts[i], texts[j], named[i], named[j], gold=gold)
+
+
+def _known(fields: Fields) -> object:
+    """Return the known choice that a row must have."""
+    if is_absent(fields.get("gold")):
+        meant = [name for name in fields if name != "gold" and _resembles_gold(name.strip().lower())]
+        remedy = f"name {meant[0]!r} gold" if meant else "give the column gold to every row"
+        raise RowError(f"missing column: 'gold', a, b or tie (found {listed(fields)}); {remedy}")
+    return fields["gold"]
+
+
+def _resembles_gold(name: str) -> bool:
+    return "gold" in name or bool(get_close_matches("gold", [name]))
 
 
 def _answers(fields: Fields) -> Sequence[object]:

@@ -16,9 +16,9 @@ from rlhf.labels.collection.snapshot import Answered, Person, Snapshot
 from rlhf.labels.collection.study import Study
 from rlhf.labels.events import EventKind
 from rlhf.labels.records import Judgement
-from rlhf.labels.trust.agreement import Votes
 from rlhf.labels.trust.quality import label_rates
 from rlhf.labels.trust.report import SIDE_BIAS_LIMIT, agreement_with_others, shares_with_others
+from rlhf.labels.trust.votes import Votes
 from sft.core.statistics import Estimate, proportion
 
 WORDS_PER_MINUTE = 700.0
@@ -140,8 +140,26 @@ def reading_seconds(characters: int) -> float:
 
 
 def golds(answers: Sequence[Answered], purpose: Purpose = Purpose.GOLD) -> list[bool]:
-    """Return which of somebody's tasks with a known answer were right, oldest first."""
-    return [a.choice is a.known for a in answers if a.kind is EventKind.GOLD and a.purpose is purpose]
+    """Return which of somebody's tasks with a known answer were right, oldest first.
+
+    A skipped qualification task is wrong, a skipped gold task does not count; as in `rlhf.labels.collection.queue`.
+    """
+    kinds = (EventKind.GOLD, EventKind.SKIP) if purpose is Purpose.QUALIFICATION else (EventKind.GOLD,)
+    return [a.choice is a.known for a in answers if a.kind in kinds and a.purpose is purpose]
+
+
+def who_may_label(found: Snapshot) -> frozenset[int]:
+    """Return the annotators who can get tasks, or will when they pass the qualification that they have begun."""
+    tests: dict[int | None, list[Answered]] = {}
+    for answer in found.answers:
+        if answer.purpose is Purpose.QUALIFICATION:
+            tests.setdefault(answer.annotator_id, []).append(answer)
+    able = (Standing.ACTIVE, Standing.QUALIFYING)
+
+    def standing(person: Person) -> Standing:
+        return _standing(found.study, person, golds(tests.get(person.id, []), Purpose.QUALIFICATION))[0]
+
+    return frozenset(one.id for one in found.people if not one.is_disabled and standing(one) in able)
 
 
 def same_again(answers: Sequence[Answered]) -> list[bool]:

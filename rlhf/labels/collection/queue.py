@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Row, exists, func, select
 
+from rlhf.labels.collection.pauses import stop_reason
 from rlhf.labels.collection.study import Study
 from rlhf.labels.records import Choice
 from rlhf.labels.store import Project, search_again
-from rlhf.labels.tables import ACCOUNT, ANNOTATOR, EVENT, LEASE, QUEUE, TASK
+from rlhf.labels.tables import ANNOTATOR, EVENT, LEASE, QUEUE, TASK
 from sft.core.text import Conversation, Message
 
 
@@ -84,7 +85,7 @@ def claim(connection: Connection, project: Project, study: Study, annotator_id: 
     nobody gets one twice but as a probe.
     """
     release_expired(connection, project, now)
-    stopped = _stop_reason(connection, project, annotator_id)
+    stopped = stop_reason(connection, project, annotator_id)
     if stopped is not None:
         return Nothing("paused", stopped)
     mine = (LEASE.c.annotator_id == annotator_id, LEASE.c.answer_id.is_(None), LEASE.c.state == State.OPEN)
@@ -180,17 +181,6 @@ def draw(*parts: object) -> float:
 # What comes next
 
 _Chosen = tuple[Purpose, int, Choice]
-
-
-def _stop_reason(connection: Connection, project: Project, annotator_id: int) -> str | None:
-    """Return why somebody gets no task at all; None: they may."""
-    of_person = ANNOTATOR.outerjoin(ACCOUNT, ACCOUNT.c.annotator_id == ANNOTATOR.c.id)
-    columns = (ANNOTATOR.c.erased_at, ACCOUNT.c.paused_at, ACCOUNT.c.paused_reason)
-    mine = (ANNOTATOR.c.id == annotator_id, ANNOTATOR.c.project_id == project.id)
-    row = connection.execute(select(*columns).select_from(of_person).where(*mine)).first()
-    if row is None or row.erased_at is not None:
-        return "you are not in this project any more"
-    return None if row.paused_at is None else row.paused_reason or ""
 
 
 def _choose(connection: Connection, project: Project, study: Study, annotator_id: int) -> _Chosen | Nothing:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Row, Select, func, select
 
+from rlhf.labels.accounts.users import DISABLED
 from rlhf.labels.collection.queue import Purpose, State
 from rlhf.labels.collection.study import Study, study
 from rlhf.labels.events import EventKind, holds_now
@@ -54,6 +55,8 @@ class Person(NamedTuple):
     """None: not paused."""
     tests_left: int
     """Qualification tasks that were not given to them yet."""
+    is_disabled: bool
+    """Cannot log in until they get a new password."""
 
 
 class Wanted(NamedTuple):
@@ -160,7 +163,7 @@ def people(connection: Connection, project: Project) -> tuple[Person, ...]:
     )
     columns = (ANNOTATOR.c.id, ANNOTATOR.c.name, ANNOTATOR.c.pseudonym, ACCOUNT.c.id.label("account_id"))
     rows = connection.execute(
-        select(*columns, ACCOUNT.c.paused_at, ACCOUNT.c.paused_reason)
+        select(*columns, ACCOUNT.c.paused_at, ACCOUNT.c.paused_reason, ACCOUNT.c.password_hash)
         .select_from(ANNOTATOR.outerjoin(ACCOUNT, ACCOUNT.c.annotator_id == ANNOTATOR.c.id))
         .where(ANNOTATOR.c.project_id == project.id, ANNOTATOR.c.erased_at.is_(None))
         .order_by(ANNOTATOR.c.name, ANNOTATOR.c.id)
@@ -173,6 +176,7 @@ def people(connection: Connection, project: Project) -> tuple[Person, ...]:
             has_account=row.account_id is not None,
             paused_reason=None if row.paused_at is None else row.paused_reason or "no reason given",
             tests_left=(tests or 0) - given.get(row.id, 0),
+            is_disabled=row.password_hash == DISABLED,
         )
         for row in rows
     )

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
@@ -9,7 +10,7 @@ from sqlalchemy import Connection, select
 from rlhf.labels.store import Project, now, search_again
 from rlhf.labels.tables import GUIDELINES, QUEUE, STUDY
 from sft.core.config import Section, at_least, between
-from sft.core.errors import ConfigProblem, UsageError
+from sft.core.errors import ConfigProblem, DataError, UsageError
 
 
 @dataclass
@@ -89,6 +90,14 @@ def guidelines(connection: Connection, project: Project) -> Guidelines:
     mine = select(*columns).where(GUIDELINES.c.project_id == project.id).order_by(GUIDELINES.c.version.desc())
     row = connection.execute(mine.limit(1)).one_or_none()
     return Guidelines(0, "") if row is None else Guidelines(*row)
+
+
+def read_guidelines(path: Path) -> str:
+    """Return the text of a file of guidelines. Raises DataError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the guidelines ({error}); give a text file in UTF-8") from error
 
 
 def set_guidelines(connection: Connection, project: Project, text: str) -> Guidelines:

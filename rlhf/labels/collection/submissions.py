@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
+from rlhf.labels.collection.pauses import check_not_paused, wrong_answers
 from rlhf.labels.collection.queue import Lease, Purpose, State, lease, qualification_is_over, record, set_state
 from rlhf.labels.collection.study import Study, guidelines
 from rlhf.labels.collection.verdicts import Answer, AnswerRow, rows_of
 from rlhf.labels.events import EventKind
+from rlhf.labels.storable import check_storable
 from rlhf.labels.store import Project
 from rlhf.labels.tables import ACCOUNT, EVENT, LEASE
 from sft.core.errors import DataError
@@ -61,7 +63,7 @@ def submit(
 
     Raises:
         DataError: an attribute that the study does not ask for, a skip without a reason, guidelines or a text that
-            cannot be, or a change to a qualification that is over.
+            cannot be, a change to a qualification that is over, or of somebody who is paused.
     """
     held = lease(connection, annotator_id, lease_id)
     if held is None:
@@ -121,6 +123,9 @@ def undo(
 
     Returns:
         None: there is no answer, or it is not the one that the page named, and nothing was taken back.
+
+    Raises:
+        DataError: the annotator is paused.
     """
     closed = [LEASE.c.annotator_id == annotator_id, LEASE.c.answer_id.is_not(None)]
     if qualification_is_over(connection, project, annotator_id):
@@ -131,6 +136,7 @@ def undo(
         return _undone(connection, project, annotator_id, lease_id, revision)
     if held is None:
         return None
+    check_not_paused(connection, project, annotator_id)
     connection.execute(
         EVENT.insert().values(
             project_id=project.id,
@@ -165,20 +171,24 @@ def _check(study: Study, answer: Answer, newest_guidelines: int) -> None:
             f"there are no guidelines of version {answer.guideline_version}, the newest is {newest_guidelines}; reload "
             "the page and answer again"
         )
-    for written in (answer.reason, answer.flag):
-        if "\0" in written or not _is_unicode(written):
-            raise DataError("a text holds a character that cannot be stored; write it again without that")
+    check_storable(answer.reason, answer.flag)
 
 
-def _is_unicode(text: str) -> bool:
-    """Say whether a text is free of lone surrogates, which have no UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def closed_reason(connection: Connection, project: Project, held: Lease) -> str | None:
+    """Return why a lease cannot be answered, or answered anew, now; None: it can."""
+    try:
+        _check_open(connection, project, held)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _check_open(connection: Connection, project: Project, held: Lease) -> None:
+    if held.state is not State.OPEN:  # what is in their hands is not lost
+        check_not_paused(connection, project, held.annotator_id)
     is_test = held.purpose is Purpose.QUALIFICATION
     if is_test and qualification_is_over(connection, project, held.annotator_id):
-        raise DataError("the qualification is over, its answers stand; go on with the next task")
+        raise DataError("this task came before the work began, and its answer stands; go on with the next task")
 
 
 def _stored(connection: Connection, project: Project, digest: bytes) -> list[AnswerRow]:
@@ -206,6 +216,6 @@ def _pause_if_wrong(connection: Connection, study: Study, annotator_id: int, now
     found = record(connection, annotator_id, Purpose.GOLD, last=study.pause_window, after=forgiven)
     if found.n == study.pause_window and found.right / found.n < study.pause_below:
         newest = select(func.max(LEASE.c.answer_id)).where(LEASE.c.annotator_id == annotator_id).scalar_subquery()
-        why = f"{found.right} of the last {found.n} tasks with a known answer were right"
         paused = ACCOUNT.update().where(mine, ACCOUNT.c.paused_at.is_(None))
+        why = wrong_answers(found.right, found.n)
         connection.execute(paused.values(paused_at=now, paused_reason=why, forgiven_id=newest))

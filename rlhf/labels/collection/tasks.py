@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 
 from rlhf.labels.collection.queue import Purpose
 from rlhf.labels.collection.study import Study, set_study, study
+from rlhf.labels.origins import Texts
 from rlhf.labels.records import Choice
 from rlhf.labels.store import Project
 from rlhf.labels.tables import QUEUE, STUDY, TASK
@@ -55,7 +56,7 @@ class Enqueued(NamedTuple):
 
     queued: int
     already: int
-    """In the queue before, or twice among the pairs; such a task keeps its place, purpose and overlap."""
+    """In the queue before, or twice among the pairs, by whatever models; such a task keeps its place and purpose."""
     identical: int
     """Left out: both answers are the same text."""
     empty: int
@@ -90,6 +91,9 @@ def enqueue(
 ) -> Enqueued:
     """Store pairs as tasks, behind those that the queue has for this purpose.
 
+    The same prompt and texts are queued once, so that nobody is asked twice; a pair of other models that wrote them is
+    stored too, and the ranking of models counts the labels for it.
+
     A task whose `score` is null was drawn at random, also where the order is by uncertainty: a reward model is
     evaluated without bias on the labels of these.
 
@@ -110,13 +114,13 @@ def enqueue(
     empty = [pair for pair in pairs if not (pair.response_a.strip() and pair.response_b.strip())]
     usable = [pair for pair in pairs if pair.response_a.strip() and pair.response_b.strip()]
     differing = [pair for pair in usable if pair.response_a != pair.response_b]
-    found: dict[bytes, tuple[TaskRow, Pair]] = {}
-    for pair in differing:
-        row = task_row(project.id, pair.prompt, *pair.answers())
-        found.setdefault(row.task_key, (row, pair))
-    ids = task_ids(connection, project.id, {key: row for key, (row, _) in found.items()})
-    known = _queued(connection, project, list(ids.values()))
-    new = [(ids[key], pair) for key, (_, pair) in found.items() if ids[key] not in known]
+    rows_of = [(task_row(project.id, pair.prompt, *pair.answers()), pair) for pair in differing]
+    ids = task_ids(connection, project.id, {row.task_key: row for row, _ in rows_of})
+    known = _queued(connection, project, [row for row, _ in rows_of])
+    found: dict[Texts, tuple[TaskRow, Pair]] = {}
+    for row, pair in rows_of:
+        found.setdefault(_texts(row), (row, pair))
+    new = [(ids[row.task_key], pair) for texts, (row, pair) in found.items() if texts not in known]
     places = reading_order([pair.score for _, pair in new], order=order, random_share=random_share, seed=seed)
     first = _next_position(connection, project, purpose)
     rows = [
@@ -134,11 +138,9 @@ def enqueue(
 
 
 def task_ids_of(connection: Connection, project: Project, pairs: Sequence[Pair]) -> list[int]:
-    """Return the ids of those of the pairs that are in the queue, each once, in ascending order."""
-    keys = {task_row(project.id, pair.prompt, *pair.answers()).task_key for pair in pairs}
-    queued = select(TASK.c.id).join_from(TASK, QUEUE, QUEUE.c.task_id == TASK.c.id)
-    mine = queued.where(TASK.c.project_id == project.id)
-    return sorted(number for (number,) in matching(connection, mine, TASK.c.task_key, sorted(keys)))
+    """Return the ids of the queue's tasks with the texts of the pairs, each once, in ascending order."""
+    rows = [task_row(project.id, pair.prompt, *pair.answers()) for pair in pairs]
+    return sorted(number for numbers in _queued(connection, project, rows).values() for number in numbers)
 
 
 class Place(NamedTuple):
@@ -217,9 +219,24 @@ def _gold(pair: Pair) -> str | None:
     return (pair.gold.swapped() if is_swapped(*pair.answers()) else pair.gold).value
 
 
-def _queued(connection: Connection, project: Project, ids: Sequence[int]) -> set[int]:
-    mine = select(QUEUE.c.task_id).where(QUEUE.c.project_id == project.id)
-    return {task_id for (task_id,) in matching(connection, mine, QUEUE.c.task_id, ids)}
+def _queued(connection: Connection, project: Project, rows: Sequence[TaskRow]) -> dict[Texts, list[int]]:
+    """Return the ids of the queue's tasks with the texts of some rows, whatever models wrote them."""
+    wanted = {_texts(row) for row in rows}
+    prompts = {row.prompt_key for row in rows}
+    queued = select(TASK.c.id, TASK.c.prompt_key).join_from(QUEUE, TASK).where(QUEUE.c.project_id == project.id)
+    near = [row.id for row in connection.execute(queued) if row.prompt_key in prompts]
+    columns = (TASK.c.id, TASK.c.prompt, TASK.c.response_a, TASK.c.response_b)
+    found: dict[Texts, list[int]] = {}
+    for number, *texts in matching(
+        connection, select(*columns).where(TASK.c.project_id == project.id), TASK.c.id, near
+    ):
+        if Texts(*texts) in wanted:
+            found.setdefault(Texts(*texts), []).append(number)
+    return found
+
+
+def _texts(row: TaskRow) -> Texts:
+    return Texts(row.prompt, row.response_a, row.response_b)
 
 
 def _next_position(connection: Connection, project: Project, purpose: Purpose) -> int:

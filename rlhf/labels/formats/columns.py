@@ -16,9 +16,10 @@ _LATEST_S = 2.0**32
 
 def column(fields: Fields, name: str) -> object:
     """Return a value that must be there and not null."""
-    if fields.get(name) is None:
+    value = fields.get(name)
+    if value is None:
         raise RowError(f"missing column: {name!r} (found {listed(fields)})")
-    return fields[name]
+    return value
 
 
 def listed(names: Iterable[object]) -> str:
@@ -58,15 +59,17 @@ def object_of(value: object, name: str) -> dict[str, object]:
 
 def is_absent(value: object) -> bool:
     """Whether an optional cell says nothing: null, empty, or how tables write that (nan, none, null)."""
+    if value is None:
+        return True
     if isinstance(value, float):
         return math.isnan(value)
-    return value is None or (isinstance(value, str) and value.strip().lower() in _ABSENT)
+    return isinstance(value, str) and value.strip().lower() in _ABSENT
 
 
 def name_in(fields: Fields, name: str) -> str | None:
     """Return an optional name or number of a person, model or split as text; None where absent."""
     value = fields.get(name)
-    if is_absent(value):
+    if value is None or is_absent(value):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RowError(f"wrong type: {name!r} must be a text, found {json_type(value)}")

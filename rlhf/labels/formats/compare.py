@@ -109,6 +109,8 @@ def check_prompts(first: Conversation, second: Conversation) -> None:
 
 def spelling(label: object) -> str:
     """Return a label as it is looked up: lower case without outer spaces; 1.0 is 1, true and false are words."""
+    if type(label) is str and label in SPELLINGS:
+        return label
     text = str(label).strip().lower() if isinstance(label, str | int | float) else ""
     return text[:-2] if text in ("0.0", "1.0", "2.0") else text
 

@@ -7,34 +7,19 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
 from rlhf.labels.events import EventKind
+from rlhf.labels.importing.seen import Seen
 from rlhf.labels.records import Choice, Judgement
 from rlhf.labels.store import Project, now, pseudonym
 from rlhf.labels.tables import ANNOTATOR, EVENT, IMPORT, QUARANTINE, TASK
-from rlhf.labels.task_rows import ModelAnswer, TaskRow, insert_rows, matching, task_ids, task_row
+from rlhf.labels.task_rows import ModelAnswer, TaskRow, insert_columns, insert_rows, matching, task_ids, task_row
 
 _KNOWN_ANNOTATORS = 50_000
 _LABEL = EventKind.LABEL.value
-_OTHER = {choice: choice.swapped() for choice in Choice}
-
-
-class _Label(NamedTuple):
-    """The columns of an imported label, in the table's order."""
-
-    project_id: int
-    task_id: int
-    annotator_id: int | None
-    import_id: int
-    kind: str
-    choice: str
-    tie_kind: str | None
-    strength: float | None
-    attribute: str | None
-    shown_left: str | None
-    time: float | None
-    split: str | None
-    line: int
-    row_digest: bytes
-    row_part: int
+_CHOICES = {
+    False: {choice: choice.value for choice in Choice},
+    True: {choice: choice.swapped().value for choice in Choice},
+}
+_LEFT = {False: Choice.A.value, True: Choice.B.value}
 
 
 class Quarantined(NamedTuple):
@@ -72,6 +57,10 @@ class BatchWriter:
         self._project = project
         self._annotators: dict[str, int] = {}
         self._has_quarantine = False
+        self._has_repeated_pair = False
+        self._newest_task: int = connection.scalar(select(func.max(TASK.c.id))) or 0
+        is_first = connection.scalar(select(EVENT.c.id).where(EVENT.c.project_id == project.id).limit(1)) is None
+        self._seen = Seen() if is_first else None
         self.last_event_before = connection.scalar(select(func.max(EVENT.c.id))) or 0
         values = {"project_id": project.id, "file": file, "format": format, "source": source, "licence": licence}
         begun = IMPORT.insert().values(**values, created_at=now(), report="{}").returning(IMPORT.c.id)
@@ -79,6 +68,8 @@ class BatchWriter:
 
     def known(self, digests: Sequence[bytes]) -> set[bytes]:
         """Return those of the rows that gave labels of this project, or were put aside in this import."""
+        if self._seen is not None:
+            digests = self._seen.add(digests)
         used = select(EVENT.c.row_digest).where(EVENT.c.project_id == self._project.id)
         found = {digest for (digest,) in matching(self._connection, used, EVENT.c.row_digest, digests)}
         if self._has_quarantine:
@@ -100,15 +91,32 @@ class BatchWriter:
     def add(self, rows: Sequence[Sequence[Judgement]]) -> None:
         """Store the judgements of some rows; none of these rows is known yet."""
         judgements = [judgement for row in rows for judgement in row]
-        parts = [part for row in rows for part in range(len(row))]
         tasks = [_task(self._project.id, judgement) for judgement in judgements]
         ids = task_ids(self._connection, self._project.id, {task.task_key: task for task in tasks})
+        self._note_pairs(len(judgements), ids)
         annotator_ids = self._annotator_ids({j.annotator for j in judgements if j.annotator is not None})
-        labels = [
-            self._label(judgement, part, task, ids[task.task_key], annotator_ids)
-            for judgement, task, part in zip(judgements, tasks, parts, strict=True)
+        turned = [
+            (judgement.response_a, judgement.model_a) != (task.response_a, task.model_a)
+            for judgement, task in zip(judgements, tasks, strict=True)
         ]
-        insert_rows(self._connection, EVENT, _Label._fields, labels)
+        labels: dict[str, Sequence[object]] = {
+            "project_id": [self._project.id] * len(judgements),
+            "task_id": [ids[task.task_key] for task in tasks],
+            "annotator_id": [None if j.annotator is None else annotator_ids[j.annotator] for j in judgements],
+            "import_id": [self.import_id] * len(judgements),
+            "kind": [_LABEL] * len(judgements),
+            "choice": [_CHOICES[is_turned][j.choice] for j, is_turned in zip(judgements, turned, strict=True)],
+            "tie_kind": [None if j.tie_kind is None else j.tie_kind.value for j in judgements],
+            "strength": [j.strength for j in judgements],
+            "attribute": [j.attribute for j in judgements],
+            "shown_left": [_LEFT[t] if j.order_known else None for j, t in zip(judgements, turned, strict=True)],
+            "time": [j.time for j in judgements],
+            "split": [j.split for j in judgements],
+            "line": [j.line for j in judgements],
+            "row_digest": [bytes.fromhex(j.digest) for j in judgements],
+            "row_part": [part for row in rows for part in range(len(row))],
+        }
+        insert_columns(self._connection, EVENT, labels)
 
     def quarantine(self, rows: Sequence[Quarantined]) -> None:
         """Remember where rows stood that were not used."""
@@ -128,6 +136,8 @@ class BatchWriter:
 
     def contradictions(self) -> int:
         """Return how often one annotator of the project preferred each answer of a pair of this import."""
+        if not self._has_repeated_pair:
+            return 0
         touched = select(EVENT.c.task_id).where(self._of_this_import())
         by_person = (EVENT.c.task_id, EVENT.c.annotator_id, EVENT.c.attribute)
         decided = (EVENT.c.kind == EventKind.LABEL, EVENT.c.choice.in_([Choice.A, Choice.B]))
@@ -144,33 +154,15 @@ class BatchWriter:
         both = groups.having(func.min(EVENT.c.split) < func.max(EVENT.c.split)).subquery()
         return self._connection.scalar(select(func.count()).select_from(both)) or 0
 
+    def _note_pairs(self, judged: int, ids: Mapping[bytes, int]) -> None:
+        """Notice where some judgements are of a pair that has others, in their batch or before it."""
+        is_older = any(number <= self._newest_task for number in ids.values())
+        self._has_repeated_pair = self._has_repeated_pair or is_older or len(ids) < judged
+        self._newest_task = max(self._newest_task, *ids.values(), 0)
+
     def _of_this_import(self) -> ColumnElement[bool]:
         """Hold for the events of this import; one of another project may have come between them."""
         return and_(EVENT.c.id > self.last_event_before, EVENT.c.import_id == self.import_id)
-
-    def _label(
-        self, judgement: Judgement, part: int, task: TaskRow, task_id: int, annotator_ids: Mapping[str, int]
-    ) -> _Label:
-        """Return a judgement's columns, in the order of its task."""
-        is_swapped = (judgement.response_a, judgement.model_a) != (task.response_a, task.model_a)
-        left = Choice.B if is_swapped else Choice.A
-        return _Label(
-            self._project.id,
-            task_id,
-            None if judgement.annotator is None else annotator_ids[judgement.annotator],
-            self.import_id,
-            _LABEL,
-            (_OTHER[judgement.choice] if is_swapped else judgement.choice).value,
-            None if judgement.tie_kind is None else judgement.tie_kind.value,
-            judgement.strength,
-            judgement.attribute,
-            left.value if judgement.order_known else None,
-            judgement.time,
-            judgement.split,
-            judgement.line,
-            bytes.fromhex(judgement.digest),
-            part,
-        )
 
     def _annotator_ids(self, names: set[str]) -> dict[str, int]:
         if len(self._annotators) > _KNOWN_ANNOTATORS:

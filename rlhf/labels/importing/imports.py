@@ -5,8 +5,10 @@ report speaks of the whole file, and no label exists without the report that tel
 grows with the file in the database alone; memory holds one batch of rows.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -29,12 +31,16 @@ from sft.config import LabelFormat
 from sft.core.errors import DataError, UsageError
 from sft.core.rows import BadRow, Row, RowError, read_rows
 from sft.core.statistics import Estimate, wilson_interval
+from sft.core.text import Conversation
 
 BATCH_ROWS = 1000
 BATCH_CHARACTERS = 4_000_000
 """A batch ends with the row that reaches either number."""
 SHOWN_LINES = 20
 """How many row numbers of one reason the report names; the database has all of them."""
+_OBJECTS_OF_A_BATCH = 100_000
+"""Above what a batch of simple rows makes, about 20 a row."""
+_A, _TIE = Choice.A, Choice.TIE
 _ERASED = "erased annotator"
 _IDENTICAL = "identical answers"
 
@@ -143,12 +149,24 @@ def import_file(
     with store.changing(project) as (connection, row):
         writer = BatchWriter(connection, row, file=path.name, format=found.value, source=source, licence=licence)
         tally = _Tally()
-        for batch in _batches(_parsed(joined, found)):
-            _store(batch, writer, tally)
+        with _searching_less_for_garbage():
+            for batch in _batches(_parsed(joined, found)):
+                _store(batch, writer, tally)
         _check(path, found, tally)
         report = tally.report(found, writer)
         writer.finish(report.stored())
     return report
+
+
+@contextmanager
+def _searching_less_for_garbage() -> Iterator[None]:
+    """Let Python look for cycles only once there are more new objects than a batch has: its rows form none."""
+    youngest, *older = gc.get_threshold()
+    gc.set_threshold(max(youngest, _OBJECTS_OF_A_BATCH), *older)
+    try:
+        yield
+    finally:
+        gc.set_threshold(youngest, *older)
 
 
 class _Parsed(NamedTuple):
@@ -164,9 +182,7 @@ class _Parsed(NamedTuple):
     def characters(self) -> int:
         total = 0
         for judgement in self.judgements:
-            total += len(judgement.response_a) + len(judgement.response_b)
-            for message in judgement.prompt:
-                total += len(message.content)
+            total += len(judgement.response_a) + len(judgement.response_b) + _length(judgement.prompt)
         return total
 
 
@@ -174,6 +190,10 @@ class _Parsed(NamedTuple):
 class _Share:
     hits: int = 0
     n: int = 0
+
+    def add(self, hits: Sequence[bool]) -> None:
+        self.hits += sum(hits)
+        self.n += len(hits)
 
     def estimate(self) -> Estimate | None:
         """Return the share with Wilson's interval."""
@@ -203,32 +223,22 @@ class _Tally:
     left: _Share = field(default_factory=_Share)
     longer: _Share = field(default_factory=_Share)
 
-    def use(self, rows: int, judgements: Sequence[Judgement], spelling: str) -> None:
-        self.rows_used += rows
-        self.spellings[spelling] += 1
-        for judgement in judgements:
-            self._count(judgement)
-
-    def _count(self, judgement: Judgement) -> None:
-        length_a, length_b = len(judgement.response_a), len(judgement.response_b)
-        self.answers[length_a] += 1
-        self.answers[length_b] += 1
-        self.prompts[sum(len(message.content) for message in judgement.prompt)] += 1
-        self.identical += judgement.response_a == judgement.response_b
-        self.named = self.named or judgement.annotator is not None
-        if judgement.split is not None:
-            self.splits[judgement.split] += 1
-        self.tie.n += 1
-        if judgement.choice is Choice.TIE:
-            self.tie.hits += 1
-            return
-        chose_a = judgement.choice is Choice.A
-        if judgement.order_known:
-            self.left.n += 1
-            self.left.hits += chose_a
-        if length_a != length_b:
-            self.longer.n += 1
-            self.longer.hits += (length_a > length_b) == chose_a
+    def use(self, judgements: Sequence[Judgement]) -> None:
+        """Count judgements that are stored, column by column: for a batch that is twice as fast as one by one."""
+        lengths_a = [len(judgement.response_a) for judgement in judgements]
+        lengths_b = [len(judgement.response_b) for judgement in judgements]
+        self.answers.update(lengths_a)
+        self.answers.update(lengths_b)
+        self.prompts.update([_length(judgement.prompt) for judgement in judgements])
+        self.identical += sum([judgement.response_a == judgement.response_b for judgement in judgements])
+        self.named = self.named or any(judgement.annotator is not None for judgement in judgements)
+        self.splits.update([judgement.split for judgement in judgements if judgement.split is not None])
+        decided = [judgement.choice is not _TIE for judgement in judgements]
+        self.tie.add([not is_decided for is_decided in decided])
+        chose_a = [judgement.choice is _A for judgement in judgements]
+        self.left.add([chose for chose, d, j in zip(chose_a, decided, judgements, strict=True) if d and j.order_known])
+        of_lengths = zip(chose_a, decided, lengths_a, lengths_b, strict=True)
+        self.longer.add([(a > b) == chose for chose, is_decided, a, b in of_lengths if is_decided and a != b])
 
     def put_aside(self, row: _Parsed, reason: str) -> list[Quarantined]:
         kind = reason.partition(": ")[0]
@@ -264,6 +274,12 @@ class _Tally:
             prompt_lengths=_lengths(self.prompts),
             answer_lengths=_lengths(self.answers),
         )
+
+
+def _length(prompt: Conversation) -> int:
+    if len(prompt) == 1:
+        return len(prompt[0].content)
+    return sum([len(message.content) for message in prompt])
 
 
 def _lengths(counts: Counter[int]) -> Lengths:
@@ -322,7 +338,7 @@ def _resolve(path: Path, format: LabelFormat, head: Sequence[Row | BadRow]) -> L
 
 def _parsed(items: Iterable[Row | BadRow], format: LabelFormat) -> Iterator[_Parsed]:
     parse = PARSERS[format]
-    is_pairwise = format is LabelFormat.PAIRWISE
+    is_pairwise, is_joined = format is LabelFormat.PAIRWISE, format in JOINERS
     for item in items:
         if isinstance(item, BadRow):
             yield _Parsed([item.line], None, (), item.reason, "")
@@ -330,7 +346,7 @@ def _parsed(items: Iterable[Row | BadRow], format: LabelFormat) -> Iterator[_Par
         digest = bytes.fromhex(item.digest)
         try:
             judgements = parse(item)
-            lines = [item.line] * rows_behind(item)
+            lines = [item.line] * (rows_behind(item) if is_joined else 1)
             yield _Parsed(lines, digest, judgements, None, label_spelling(item) if is_pairwise else "")
         except RowError as error:
             yield _Parsed([bad.line for bad in rejected(item, str(error))], digest, (), str(error), "")
@@ -365,8 +381,10 @@ def _store(batch: Sequence[_Parsed], writer: BatchWriter, tally: _Tally) -> None
             bad += tally.put_aside(row, reason)
         else:
             good.append(kept)
-            tally.use(len(row.lines), kept, row.spelling)
+            tally.rows_used += len(row.lines)
+            tally.spellings[row.spelling] += 1
             tally.erased += len(row.judgements) - len(kept)
+    tally.use([judgement for kept in good for judgement in kept])
     writer.add(good)
     writer.quarantine(bad)
 

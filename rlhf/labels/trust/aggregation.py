@@ -1,20 +1,19 @@
-"""Joining votes by how far each annotator can be believed: Dawid-Skene, one-coin, noisy Bradley-Terry.
+"""Joining votes by how far each annotator can be believed: Dawid-Skene.
 
-Letters: N votes, I pairs, K annotators (one more row, the last, stands for all votes without a name together), A
-answers, 3 values FIRST, TIE, SECOND. The first answer of a pair is so by hash, whichever side it was shown on: what is
+Letters: N votes, I pairs, K annotators (one more row, the last, stands for all votes without a name together), 3 values
+FIRST, TIE, SECOND. The first answer of a pair is so by hash, whichever side it was shown on: what is
 true of the answers and what is a habit of the hand are two models.
 
 Nothing here can tell a majority that is wrong in the same way from one that is right.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, sparse, special
+from scipy import sparse, special
 
-from rlhf.labels.trust.agreement import FIRST, SECOND, TIE, UNKNOWN, VALUES, Floats, Ints, Votes, value_counts
+from rlhf.labels.trust.votes import SECOND, TIE, UNKNOWN, VALUES, Floats, Ints, Votes, is_compared, value_counts
 from sft.core.statistics import Estimate, wilson_interval
 
 SMOOTHING = 4.0
@@ -34,6 +33,7 @@ class Consensus(NamedTuple):
     confusion_K33: Floats
     """Probability that annotator k votes v when t is true, [k, t, v]; the last row is of votes without a name."""
     converged: bool
+    """Whether the fit settled within MAX_ITERATIONS rounds; if not, all that is here is of the last round."""
 
     @property
     def labels_I(self) -> Ints:
@@ -52,35 +52,22 @@ def dawid_skene(votes: Votes, *, smoothing: float = SMOOTHING, symmetric: bool =
 
     Source: Dawid & Skene 1979, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm".
     """
-    seen_3 = _seen(votes)
-
-    def confusion(counts_K33: Floats) -> Floats:
-        counts = counts_K33 + counts_K33[:, ::-1, ::-1] if symmetric else counts_K33
-        average_33 = _row_shares(counts.sum(axis=0), seen_3)
-        return _row_shares(counts + smoothing * average_33, seen_3)
-
-    return _expectation_maximisation(votes, confusion, symmetric=symmetric)
-
-
-def one_coin(votes: Votes, *, smoothing: float = SMOOTHING, symmetric: bool = True) -> Consensus:
-    """Fit one number to each annotator: how often they are right; their errors fall evenly on the other values.
-
-    Arguments as for `dawid_skene`. Values that nobody voted for are no possible error.
-    Source: Zhang et al. 2014, "Spectral Methods Meet EM", section 2 (the one-coin model).
-    """
-    seen_3 = _seen(votes)
-    wrong_33 = np.outer(seen_3, seen_3) * (1 - np.eye(VALUES)) / max(1, int(seen_3.sum()) - 1)
-
-    def confusion(counts_K33: Floats) -> Floats:
-        right_K = np.trace(counts_K33, axis1=1, axis2=2)
-        total_K = counts_K33.sum(axis=(1, 2))
-        average = right_K.sum() / max(total_K.sum(), 1.0)
-        below_K = total_K + smoothing
-        skill_K = np.divide(right_K + smoothing * average, below_K, out=np.full_like(below_K, 0.5), where=below_K > 0)
-        right_33 = np.eye(VALUES)
-        return np.asarray(skill_K[:, None, None] * right_33 + (1 - skill_K)[:, None, None] * wrong_33)
-
-    return _expectation_maximisation(votes, confusion, symmetric=symmetric)
+    seen_3, people_N, people = _seen(votes), people_of(votes), len(votes.annotators) + 1
+    posterior_I3 = value_counts(votes).astype(np.float64)
+    posterior_I3 /= posterior_I3.sum(axis=1, keepdims=True)
+    prior_3, confusion_K33 = np.full(VALUES, 1 / VALUES), np.zeros((people, VALUES, VALUES))
+    change = 0.0
+    for _ in range(MAX_ITERATIONS if len(posterior_I3) else 0):
+        prior_3, counts_K33 = posterior_I3.mean(axis=0), _counts(votes, people_N, people, posterior_I3)
+        if symmetric:
+            prior_3, counts_K33 = (prior_3 + prior_3[::-1]) / 2, counts_K33 + counts_K33[:, ::-1, ::-1]
+        average_33 = _row_shares(counts_K33.sum(axis=0), seen_3)
+        confusion_K33 = _row_shares(counts_K33 + smoothing * average_33, seen_3)
+        before, posterior_I3 = posterior_I3, _softmax(_log_joint(votes, people_N, prior_3, confusion_K33))
+        change = float(np.abs(posterior_I3 - before).max())
+        if change < TOLERANCE:
+            break
+    return Consensus(posterior_I3, prior_3, confusion_K33, change < TOLERANCE)
 
 
 def _seen(votes: Votes) -> npt.NDArray[np.bool_]:
@@ -96,26 +83,9 @@ def _row_shares(counts: Floats, seen_3: npt.NDArray[np.bool_]) -> Floats:
     return np.where(totals > 0, counts / np.where(totals > 0, totals, 1.0), even)
 
 
-def _people(votes: Votes) -> Ints:
+def people_of(votes: Votes) -> Ints:
     """Return each vote's row among K + 1 annotators."""
     return np.where(votes.annotator_N == UNKNOWN, len(votes.annotators), votes.annotator_N)
-
-
-def _expectation_maximisation(votes: Votes, confusion: Callable[[Floats], Floats], *, symmetric: bool) -> Consensus:
-    people_N, people = _people(votes), len(votes.annotators) + 1
-    posterior_I3 = value_counts(votes).astype(np.float64)
-    posterior_I3 /= posterior_I3.sum(axis=1, keepdims=True)
-    prior_3, confusion_K33 = np.full(VALUES, 1 / VALUES), np.zeros((people, VALUES, VALUES))
-    change = 0.0
-    for _ in range(MAX_ITERATIONS if len(posterior_I3) else 0):
-        prior_3 = posterior_I3.mean(axis=0)
-        prior_3 = (prior_3 + prior_3[::-1]) / 2 if symmetric else prior_3
-        confusion_K33 = confusion(_counts(votes, people_N, people, posterior_I3))
-        before, posterior_I3 = posterior_I3, _softmax(_log_joint(votes, people_N, prior_3, confusion_K33))
-        change = float(np.abs(posterior_I3 - before).max())
-        if change < TOLERANCE:
-            break
-    return Consensus(posterior_I3, prior_3, confusion_K33, change < TOLERANCE)
 
 
 def _counts(votes: Votes, people_N: Ints, people: int, posterior_I3: Floats) -> Floats:
@@ -143,7 +113,7 @@ def _log_joint(votes: Votes, people_N: Ints, prior_3: Floats, confusion_K33: Flo
 
 def without_own_vote(votes: Votes, consensus: Consensus) -> Floats:
     """Return for each vote what the others' votes on its pair say, (N, 3); the prior where there are none."""
-    people_N = _people(votes)
+    people_N = people_of(votes)
     own_N3 = _log(consensus.confusion_K33)[people_N, :, votes.value_N]
     joint_I3 = _log_joint(votes, people_N, consensus.prior_3, consensus.confusion_K33)
     return _softmax(joint_I3[votes.item_N] - own_N3)
@@ -154,19 +124,21 @@ def right_probabilities(votes: Votes, consensus: Consensus) -> Floats:
     return consensus.posterior_I3[votes.item_N, votes.value_N]
 
 
-def skills(votes: Votes, consensus: Consensus) -> list[Estimate]:
+def skills(votes: Votes, consensus: Consensus) -> list[Estimate | None]:
     """Return how often each known annotator is right, in the order of `votes.annotators`.
 
-    n is the number of votes. The interval is Wilson's with the number of votes that would tell as much if the truth
-    were known: what is not known of it, and what the annotators' skills owe to each other, is taken off.
+    Only votes on pairs that others judged too can tell: n is their number, and without any there is None. The interval
+    is Wilson's with the number of votes that would tell as much if the truth were known: what is not known of it, and
+    what the annotators' skills owe to each other, is taken off.
     Source: Louis 1982, "Finding the Observed Information Matrix when Using the EM Algorithm", in the one-coin model.
     """
-    known = np.flatnonzero(votes.annotator_N != UNKNOWN)
-    who, item, value = votes.annotator_N[known], votes.item_N[known], votes.value_N[known]
-    people, pairs = len(votes.annotators), len(votes.pairs)
+    told = np.flatnonzero((votes.annotator_N != UNKNOWN) & is_compared(votes))
+    item, value = votes.item_N[told], votes.value_N[told]
+    names, who = np.unique(votes.annotator_N[told], return_inverse=True)
+    people, pairs = len(names), len(votes.pairs)
     if people == 0:
-        return []
-    right = right_probabilities(votes, consensus)[known]
+        return [None] * len(votes.annotators)
+    right = right_probabilities(votes, consensus)[told]
     n_K = np.bincount(who, minlength=people)
     skill_K = np.bincount(who, right, people) / n_K
     spread_K = np.maximum(skill_K * (1 - skill_K), 0.25 / (n_K + 1))
@@ -178,10 +150,11 @@ def skills(votes: Votes, consensus: Consensus) -> list[Estimate]:
     strengths = np.maximum(strengths, 1e-3 * spread_K.min())
     variance_K = (np.square(directions) / strengths).sum(axis=1)
     worth_K = np.clip(1 / (spread_K * variance_K), 1, n_K).astype(int)
-    return [
-        Estimate(float(skill), wilson_interval(float(skill) * int(worth), int(worth)), int(n))
-        for skill, worth, n in zip(skill_K, worth_K, n_K, strict=True)
-    ]
+    found = {
+        int(name): Estimate(float(skill), wilson_interval(float(skill) * int(worth), int(worth)), int(n))
+        for name, skill, worth, n in zip(names, skill_K, worth_K, n_K, strict=True)
+    }
+    return [found.get(k) for k in range(len(votes.annotators))]
 
 
 def side_biases(votes: Votes, consensus: Consensus) -> list[Estimate | None]:
@@ -221,100 +194,3 @@ def _side_bias(left_better: Floats, said_left: Floats) -> Estimate:
     error = float(np.sqrt(np.square(weight * (y - y.mean() - slope * off)).sum()))
     value = float(np.clip(weight @ y - 0.5, -0.5, 0.5))
     return Estimate(value, (max(-0.5, value - Z_95 * error), min(0.5, value + Z_95 * error)), len(said_left))
-
-
-class NoisyBradleyTerry(NamedTuple):
-    """Answers' scores, and what each annotator does beside reading them; row K stands for votes without a name."""
-
-    scores_A: Floats
-    """Log odds; only differences within a prompt have a meaning."""
-    attention_K: Floats
-    """Share of votes that follow the answers; the others are guesses."""
-    left_K: Floats
-    """Chance of the left answer in a guess."""
-    labels_I: Ints
-    """FIRST or SECOND: the answer with the higher score; TIE where they are equal."""
-
-    @property
-    def side_bias_K(self) -> Floats:
-        """The lean to the left over all votes, -0.5 to 0.5, on the scale of `side_biases`."""
-        return (1 - self.attention_K) * (self.left_K - 0.5)
-
-
-SCORE_SPREAD = 1.5
-"""Standard deviation of the answers' scores before any vote."""
-USUAL_ATTENTION = 0.8
-"""Of an annotator without votes; it and `left_K` have a spread of 1 in log odds around it and around 0.5."""
-
-
-def noisy_bradley_terry(votes: Votes) -> NoisyBradleyTerry:
-    """Fit scores of answers with annotators who sometimes guess and then lean to a side.
-
-    P(left is preferred) = attention * sigmoid(left score - right score) + (1 - attention) * left. A tie is half a
-    vote for either side. Where sides are unknown a guess is even. Scores and log odds have normal priors, so that
-    they stay finite with two or three votes on a pair. Where answers stand in one pair each, a guess and a close pair
-    look alike, and attention is hardly known. No annotator is worse than a guess here: find those with
-    `dawid_skene`.
-
-    Raises:
-        ArithmeticError: the fit did not converge.
-
-    Source: Bugakova et al. 2019, "Aggregation of pairwise comparisons with reduction of biases", equation 2.
-    """
-    model = _NoisyModel(votes)
-    found = optimize.minimize(
-        model.loss, model.start(), jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS, "maxcor": 30}
-    )
-    if not found.success:
-        raise ArithmeticError(f"the noisy Bradley-Terry fit stopped early ({found.message}); use dawid_skene instead")
-    scores_A, attention_K, left_K = model.split(np.asarray(found.x))
-    gap_I = scores_A[votes.answers_I2[:, 0]] - scores_A[votes.answers_I2[:, 1]]
-    labels_I = np.where(gap_I > 0, FIRST, np.where(gap_I < 0, SECOND, TIE)).astype(np.int64)
-    return NoisyBradleyTerry(scores_A, special.expit(attention_K), special.expit(left_K), labels_I)
-
-
-class _NoisyModel:
-    """The posterior of the noisy Bradley-Terry model as a function of one vector: scores, attention, left."""
-
-    def __init__(self, votes: Votes) -> None:
-        self.people_N = _people(votes)
-        self.people = len(votes.annotators) + 1
-        self.answers = 1 + int(votes.answers_I2.max(initial=-1))
-        self.sided_N = votes.left_is_N != UNKNOWN
-        left_N = np.where(self.sided_N, votes.left_is_N, FIRST)
-        answers_N2 = votes.answers_I2[votes.item_N]
-        self.left_answer_N = np.where(left_N == FIRST, answers_N2[:, 0], answers_N2[:, 1])
-        self.right_answer_N = np.where(left_N == FIRST, answers_N2[:, 1], answers_N2[:, 0])
-        self.said_left_N = np.where(votes.value_N == TIE, 0.5, votes.value_N == left_N)
-
-    def start(self) -> Floats:
-        usual = np.full(self.people, special.logit(USUAL_ATTENTION))
-        return np.concatenate([np.zeros(self.answers), usual, np.zeros(self.people)])
-
-    def split(self, vector: Floats) -> tuple[Floats, Floats, Floats]:
-        scores_A, attention_K, left_K = np.split(vector, [self.answers, self.answers + self.people])
-        return scores_A, attention_K, left_K
-
-    def loss(self, vector: Floats) -> tuple[float, Floats]:
-        """Return the negative log posterior and its gradient."""
-        scores_A, attention_K, left_K = self.split(vector)
-        follow_N = special.expit(scores_A[self.left_answer_N] - scores_A[self.right_answer_N])
-        attention_N = special.expit(attention_K)[self.people_N]
-        guess_N = np.where(self.sided_N, special.expit(left_K)[self.people_N], 0.5)
-        p_N = np.clip(attention_N * follow_N + (1 - attention_N) * guess_N, 1e-12, 1 - 1e-12)
-        y_N = self.said_left_N
-        off_K = attention_K - special.logit(USUAL_ATTENTION)
-        prior = (np.square(scores_A / SCORE_SPREAD).sum() + np.square(off_K).sum() + np.square(left_K).sum()) / 2
-        loss = prior - (y_N * np.log(p_N) + (1 - y_N) * np.log1p(-p_N)).sum()
-        slope_N = y_N / p_N - (1 - y_N) / (1 - p_N)
-        by_gap_N = slope_N * attention_N * follow_N * (1 - follow_N)
-        by_attention_N = slope_N * (follow_N - guess_N) * attention_N * (1 - attention_N)
-        by_left_N = np.where(self.sided_N, slope_N * (1 - attention_N) * guess_N * (1 - guess_N), 0.0)
-        wins_A = np.bincount(self.left_answer_N, by_gap_N, self.answers)
-        losses_A = np.bincount(self.right_answer_N, by_gap_N, self.answers)
-        gradient = [
-            scores_A / SCORE_SPREAD**2 - wins_A + losses_A,
-            off_K - np.bincount(self.people_N, by_attention_N, self.people),
-            left_K - np.bincount(self.people_N, by_left_N, self.people),
-        ]
-        return float(loss), np.concatenate(gradient)

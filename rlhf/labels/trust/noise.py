@@ -11,7 +11,7 @@ from scipy import stats
 
 from rlhf.labels.records import Choice, Judgement
 from rlhf.labels.trust.aggregation import Consensus, right_probabilities, without_own_vote
-from rlhf.labels.trust.agreement import FIRST, SECOND, TIE, Floats, Ints, Votes, value_counts
+from rlhf.labels.trust.votes import FIRST, SECOND, TIE, Floats, Ints, Votes, is_compared
 from sft.core.statistics import Estimate, proportion
 
 FALSE_DISCOVERY_RATE = 0.05
@@ -49,9 +49,10 @@ def doubtful_judgements(
         consensus: fitted to the table.
         above: probability, 0 to 1; 0.5 returns those that are more likely wrong than right.
     """
-    wrong_N = 1 - right_probabilities(votes, consensus)
-    labels_I = consensus.labels_I
-    at = np.flatnonzero(wrong_N > above)
+    right_N = right_probabilities(votes, consensus)
+    wrong_N, labels_I = 1 - right_N, consensus.labels_I
+    is_another_likelier_N = consensus.posterior_I3.max(axis=1)[votes.item_N] > right_N
+    at = np.flatnonzero((wrong_N > above) & is_another_likelier_N)
     ordered = at[np.lexsort((votes.source_N[at], -wrong_N[at]))]
     found = []
     for n in ordered.tolist():
@@ -59,11 +60,18 @@ def doubtful_judgements(
         item = int(votes.item_N[n])
         truth = labels_I[item]
         likely = Choice.TIE if truth == TIE else Choice.A if truth == votes.a_is_N[n] else Choice.B
-        if likely is judgement.choice:
-            continue  # unsure, but nothing else is likelier
         where = (judgement.line, judgement.digest, judgement.annotator, votes.pairs[item])
         found.append(DoubtfulJudgement(*where, judgement.choice, likely, float(wrong_N[n])))
     return found
+
+
+class SkillTest(NamedTuple):
+    """Whether one annotator is right less often than a test supposes."""
+
+    p_value: float
+    """Chance of so small a share if the annotator were right as often as the test supposes; 1 if untestable."""
+    found: bool
+    """Whether the annotator is among those that the test names."""
 
 
 class Opposition(NamedTuple):
@@ -72,25 +80,23 @@ class Opposition(NamedTuple):
     annotator: str
     with_others: Estimate | None
     """Share of votes for the answer that the others' votes speak for; None without such pairs."""
-    p_value: float
-    """Chance of so small a share if the annotator were right as often as the test supposes; 1 if untestable."""
-    found: bool
-    """Whether the annotator is among those that the test names."""
+    tests: tuple[SkillTest, ...]
+    """One per skill that was supposed, in that order."""
 
 
 def opposed_annotators(
-    votes: Votes, consensus: Consensus, *, skill: float = 0.5, rate: float = FALSE_DISCOVERY_RATE
+    votes: Votes, consensus: Consensus, *, skills: Sequence[float] = (0.5,), rate: float = FALSE_DISCOVERY_RATE
 ) -> list[Opposition]:
-    """Test each known annotator for agreeing with the others less than someone who is right with chance `skill`.
+    """Test each known annotator for agreeing with the others less than someone who is right with a given chance.
 
     At 0.5 it finds those who vote against the better answer more often than a coin: swapped buttons, or poison. Of
-    those found, at most `rate` are expected to be right as often as `skill` or more. What the others say about a
+    those found at one skill, at most `rate` are expected to be right so often or more. What the others say about a
     pair leaves out the annotator's own vote, and counts for less where they are unsure.
 
     Args:
         votes: of three annotators or more; with fewer nobody is found.
         consensus: fitted to the table.
-        skill: 0.5 to 1, the chance of being right between two answers that the test supposes.
+        skills: 0.5 to 1 each, the chances of being right between two answers that the tests suppose.
         rate: the false discovery rate, 0 to 1.
 
     Returns:
@@ -101,22 +107,28 @@ def opposed_annotators(
     """
     others_N3 = without_own_vote(votes, consensus)
     first_N, second_N = others_N3[:, FIRST], others_N3[:, SECOND]
-    has_others_N = value_counts(votes).sum(axis=1)[votes.item_N] > 1
-    tested_N = has_others_N & (votes.value_N != TIE) & (np.abs(first_N - second_N) > 1e-6)
+    tested_N = is_compared(votes) & (votes.value_N != TIE) & (np.abs(first_N - second_N) > 1e-6)
     sure_N = np.maximum(first_N, second_N) / np.maximum(first_N + second_N, 1e-12)
     agrees_N = votes.value_N == np.where(first_N > second_N, FIRST, SECOND)
-    chance_N = sure_N * skill + (1 - sure_N) * (1 - skill)
+    supposed_T = np.asarray(skills, dtype=np.float64)
     enough = len(votes.annotators) >= MIN_ANNOTATORS
     shares: list[Estimate | None] = []
-    p_values = np.ones(len(votes.annotators))
+    p_values_TK = np.ones((len(supposed_T), len(votes.annotators)))
     for k in range(len(votes.annotators)):
         mine = tested_N & (votes.annotator_N == k)
         shares.append(proportion(agrees_N[mine].astype(np.float64)) if mine.any() else None)
         if mine.any() and enough:
-            p_values[k] = stats.binom.cdf(agrees_N[mine].sum(), mine.sum(), chance_N[mine].mean())
-    found = benjamini_hochberg(p_values, rate=rate)
-    rows = zip(votes.annotators, shares, p_values.tolist(), found, strict=True)
-    return [Opposition(name, share, p, is_found) for name, share, p, is_found in rows]
+            sure = sure_N[mine].mean()
+            chance_T = sure * supposed_T + (1 - sure) * (1 - supposed_T)
+            p_values_TK[:, k] = stats.binom.cdf(agrees_N[mine].sum(), mine.sum(), chance_T)
+    tests_TK = [
+        [SkillTest(p, found) for p, found in zip(row.tolist(), benjamini_hochberg(row, rate=rate), strict=True)]
+        for row in p_values_TK
+    ]
+    return [
+        Opposition(name, share, tuple(tests[k] for tests in tests_TK))
+        for k, (name, share) in enumerate(zip(votes.annotators, shares, strict=True))
+    ]
 
 
 def benjamini_hochberg(p_values: Floats, *, rate: float) -> list[bool]:

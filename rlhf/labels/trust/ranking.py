@@ -12,7 +12,7 @@ from scipy import sparse, special, stats
 from scipy.sparse import csgraph
 
 from rlhf.labels.records import Choice, Judgement
-from rlhf.labels.trust.agreement import Floats, Ints, Votes, tabulate
+from rlhf.labels.trust.votes import Floats, Ints, Votes, tabulate
 from sft.core.statistics import Estimate
 
 PRIOR_GAMES = 1.0
@@ -77,41 +77,48 @@ class Fit(NamedTuple):
 def rank_models(judgements: Sequence[Judgement], votes: Votes | None = None) -> Ranking:
     """Rank the models that wrote the answers; clusters are prompts. No usable judgement gives no model.
 
+    Where several pairs of models wrote the same two answers, their one judgement is a game of each pair.
+
     Args:
         judgements: of any pairs; a judgement that its annotator repeated later does not count.
         votes: the table of these judgements, where the caller has it.
     """
     table = tabulate(judgements) if votes is None else votes
     clusters = table.prompt_I[table.item_N]
-    played = [
-        (judgements[source], cluster)
-        for source, cluster in zip(table.source_N.tolist(), clusters.tolist(), strict=True)
-        if judgements[source].model_a != judgements[source].model_b
-        and judgements[source].model_a is not None
-        and judgements[source].model_b is not None
-    ]
-    left_out = len(table.source_N) - len(played)
+    played: list[tuple[str, str, Choice, int]] = []
+    left_out = 0
+    for source, cluster in zip(table.source_N.tolist(), clusters.tolist(), strict=True):
+        models = _models(judgements[source])
+        left_out += not models
+        played += [(a, b, judgements[source].choice, cluster) for a, b in models]
     if not played:
         return Ranking((), 0, 0, left_out)
-    names = sorted({str(name) for j, _ in played for name in (j.model_a, j.model_b)})
+    names = sorted({name for a, b, _, _ in played for name in (a, b)})
     number = {name: index for index, name in enumerate(names)}
     points = {Choice.A: 1.0, Choice.TIE: 0.5, Choice.B: 0.0}
     games = Games(
-        a_N=np.array([number[str(j.model_a)] for j, _ in played]),
-        b_N=np.array([number[str(j.model_b)] for j, _ in played]),
-        outcome_N=np.array([points[j.choice] for j, _ in played]),
-        cluster_N=np.array([cluster for _, cluster in played]),
+        a_N=np.array([number[a] for a, _, _, _ in played]),
+        b_N=np.array([number[b] for _, b, _, _ in played]),
+        outcome_N=np.array([points[choice] for _, _, choice, _ in played]),
+        cluster_N=np.array([cluster for _, _, _, cluster in played]),
         models=len(names),
     )
     clusters_used = len(np.unique(games.cluster_N))
     return Ranking(_ranked(names, games, fit_davidson(games), clusters_used), len(played), clusters_used, left_out)
 
 
+def _models(judgement: Judgement) -> list[tuple[str, str]]:
+    """Return who played in a judgement: the models of its answers, and others that wrote the same."""
+    first = [] if judgement.model_a is None or judgement.model_b is None else [(judgement.model_a, judgement.model_b)]
+    return [(a, b) for a, b in (*first, *judgement.also_models) if a != b]
+
+
 def _ranked(names: list[str], games: Games, fit: Fit, clusters: int) -> tuple[RankedModel, ...]:
     # Student's t: with few clusters the clustered error is itself uncertain.
     reach = float(stats.t.ppf(0.975, max(1, clusters - 1)))
     model_error_K, clustered_error_K = (
-        np.sqrt(np.diag(covariance)) for covariance in (fit.model_covariance_KK, fit.clustered_covariance_KK)
+        np.sqrt(np.maximum(np.diag(covariance), 0))
+        for covariance in (fit.model_covariance_KK, fit.clustered_covariance_KK)
     )
     for_K = [
         np.bincount(games.a_N[games.outcome_N == a], minlength=games.models)
@@ -149,7 +156,9 @@ def fit_davidson(games: Games, *, prior_games: float = PRIOR_GAMES) -> Fit:
     # Scores are free up to a constant in each group: this makes the information invertible and changes nothing else.
     constants_KK = (group_K[:, None] == group_K) / np.bincount(group_K)[group_K]
     constants_PP = np.pad(constants_KK, (0, int(has_ties)))
-    x_P = _maximised(games, x_P, constants_PP, prior_games)
+    # A prior holds the constant itself, and to hold it twice would make each of Newton's steps too short.
+    held_PP = constants_PP if prior_games == 0 else np.zeros_like(constants_PP)
+    x_P = _maximised(games, x_P, held_PP, prior_games)
     inverse_PP = np.linalg.inv(_derivatives(games, x_P, prior_games)[1] + constants_PP)
     centre_KP = (np.eye(games.models) - constants_KK) @ np.eye(games.models, len(x_P))
     meat_PP = _clustered_squares(games, x_P)
@@ -162,13 +171,13 @@ def fit_davidson(games: Games, *, prior_games: float = PRIOR_GAMES) -> Fit:
     )
 
 
-def _maximised(games: Games, x_P: Floats, constants_PP: Floats, prior_games: float) -> Floats:
+def _maximised(games: Games, x_P: Floats, held_PP: Floats, prior_games: float) -> Floats:
     """Return the parameters at which the gradient is 0, by Newton's steps of at most 1 from `x_P`."""
     for _ in range(MAX_STEPS):
         gradient_P, information_PP = _derivatives(games, x_P, prior_games)
-        if np.linalg.cond(information_PP + constants_PP) > 1e12:
+        if np.linalg.cond(information_PP + held_PP) > 1e12:
             break
-        step_P = np.linalg.solve(information_PP + constants_PP, gradient_P)
+        step_P = np.linalg.solve(information_PP + held_PP, gradient_P)
         largest = float(np.abs(step_P).max())
         x_P = x_P + step_P / max(1.0, largest)
         if largest < 1e-9:

@@ -7,19 +7,23 @@ import numpy as np
 
 from rlhf.labels.records import Judgement
 from rlhf.labels.trust.aggregation import Consensus, dawid_skene, right_probabilities, side_biases, skills
-from rlhf.labels.trust.agreement import UNKNOWN, Agreement, Votes, agreement, tabulate, value_counts
+from rlhf.labels.trust.agreement import Agreement, agreement
+from rlhf.labels.trust.circles import cross_checked, with_other_pairs
+from rlhf.labels.trust.kappa import GradedAgreement, graded_agreement
 from rlhf.labels.trust.noise import (
     DoubtfulJudgement,
     Opposition,
+    SkillTest,
     doubtful_judgements,
     opposed_annotators,
 )
 from rlhf.labels.trust.quality import LabelRates, label_rates
 from rlhf.labels.trust.ranking import Ranking, rank_models
+from rlhf.labels.trust.votes import UNKNOWN, Votes, is_compared, tabulate, value_counts
 from sft.core.statistics import Estimate, proportion
 
-WORSE_THAN_CHANCE = 0.5
-HARDLY_BETTER_THAN_CHANCE = 0.6
+COIN = 0.5
+WORTH_A_VOTE = 0.6
 """Who is right less often than this, between two answers, adds little to a vote."""
 SIDE_BIAS_LIMIT = 0.1
 """A lean whose whole interval is further from 0 than this is a habit, 0.5 being always the same side."""
@@ -38,11 +42,11 @@ class AnnotatorReport:
     longer: Estimate | None
     tie: Estimate
     skill: Estimate | None
-    """Chance of being right, ties included; None when every pair they judged had identical answers."""
+    """Chance of being right, ties included; None where nobody else judged their pairs, or all had identical answers."""
     side_bias: Estimate | None
     """-0.5 always right, 0 no lean, 0.5 always left, whichever answer is better."""
     against_the_others: Opposition
-    """The test for votes against the better answer."""
+    """The tests for being right as often as a coin, and as WORTH_A_VOTE."""
     why: tuple[str, ...]
     """What is suspicious, in words; nothing when nothing is."""
 
@@ -61,7 +65,7 @@ class AnnotatorReport:
             "name": self.name,
             "n": self.n,
             **{name: _json(estimate) for name, estimate in rates.items()},
-            "p_value": self.against_the_others.p_value,
+            "p_value": self.against_the_others.tests[0].p_value,
             "suspicious": bool(self.why),
             "why": list(self.why),
         }
@@ -81,15 +85,21 @@ class TrustReport:
     """Votes without an annotator's name."""
     pairs: int
     agreement: Agreement
+    graded: GradedAgreement
     converged: bool
-    """Whether the Dawid-Skene fit behind skills and doubts did."""
+    """Whether the fits behind skills, side biases and doubts settled; where they did not, those are approximate. More
+    votes per pair settle them; agreement, rates and ranking do not depend on them."""
     annotators: tuple[AnnotatorReport, ...]
     """By name."""
     ranking: Ranking
     noise: tuple[DoubtfulJudgement, ...]
     """Judgements more likely wrong than right, the most doubtful first."""
     wrong_expected: float
-    """How many of the votes are wrong, by the fit."""
+    """How many of the compared votes are wrong, by the fit."""
+    compared: int
+    """Votes on pairs with two votes or more."""
+    cross_checked: int
+    """Pairs with one vote alone, doubted by what the other pairs of their answers say."""
 
     def as_dict(self) -> dict[str, object]:
         """Return the report for JSON."""
@@ -101,7 +111,9 @@ class TrustReport:
             "unnamed": self.unnamed,
             "pairs": self.pairs,
             "pairs_with_two_votes": self.agreement.pairs,
+            "pairs_cross_checked": self.cross_checked,
             "agreement": self.agreement.as_dict(),
+            "graded_agreement": self.graded.as_dict(),
             "converged": self.converged,
             "annotators": [annotator.as_dict() for annotator in self.annotators],
             "ranking": [model.as_dict() for model in self.ranking.models],
@@ -109,6 +121,7 @@ class TrustReport:
             "ranking_left_out": self.ranking.left_out,
             "noise": [judgement.as_dict() for judgement in self.noise],
             "wrong_expected": self.wrong_expected,
+            "wrong_expected_of": self.compared,
         }
 
 
@@ -129,6 +142,8 @@ def trust_report(judgements: Sequence[Judgement], *, seed: int, resamples: int =
     """
     votes = tabulate(judgements)
     consensus = dawid_skene(votes)
+    best = with_other_pairs(votes, consensus)
+    is_compared_N = is_compared(votes)
     return TrustReport(
         judgements=len(judgements),
         votes=len(votes.item_N),
@@ -137,11 +152,14 @@ def trust_report(judgements: Sequence[Judgement], *, seed: int, resamples: int =
         unnamed=int((votes.annotator_N == UNKNOWN).sum()),
         pairs=len(votes.pairs),
         agreement=agreement(votes, seed=seed, resamples=resamples),
-        converged=consensus.converged,
+        graded=graded_agreement(votes, seed=seed, resamples=resamples),
+        converged=best.converged,
         annotators=_annotators(judgements, votes, consensus),
         ranking=rank_models(judgements, votes),
-        noise=tuple(doubtful_judgements(judgements, votes, consensus)),
-        wrong_expected=float((1 - right_probabilities(votes, consensus)).sum()),
+        noise=tuple(doubtful_judgements(judgements, votes, best)),
+        wrong_expected=float((1 - right_probabilities(votes, consensus))[is_compared_N].sum()),
+        compared=int(is_compared_N.sum()),
+        cross_checked=int(cross_checked(votes).sum()),
     )
 
 
@@ -153,13 +171,12 @@ def _annotators(judgements: Sequence[Judgement], votes: Votes, consensus: Consen
     with_others = agreement_with_others(votes)
     skill = dict(zip(votes.annotators, skills(votes, consensus), strict=True))
     lean = dict(zip(votes.annotators, side_biases(votes, consensus), strict=True))
-    poisoned = {o.annotator: o for o in opposed_annotators(votes, consensus, skill=WORSE_THAN_CHANCE)}
-    guessing = {o.annotator: o for o in opposed_annotators(votes, consensus, skill=HARDLY_BETTER_THAN_CHANCE)}
-    untested = Opposition("", None, 1.0, False)
+    opposed = {o.annotator: o for o in opposed_annotators(votes, consensus, skills=(COIN, WORTH_A_VOTE))}
+    untested = Opposition("", None, (SkillTest(1.0, False),) * 2)
     reports = []
     for name, own in sorted(given.items()):
         rates: LabelRates = label_rates(own)
-        against, guesses, side = (poisoned.get(name, untested), guessing.get(name, untested), lean.get(name))
+        against, side = opposed.get(name, untested), lean.get(name)
         reports.append(
             AnnotatorReport(
                 name=name,
@@ -171,20 +188,19 @@ def _annotators(judgements: Sequence[Judgement], votes: Votes, consensus: Consen
                 skill=skill.get(name),
                 side_bias=side,
                 against_the_others=against,
-                why=_why(against, guesses, side),
+                why=_why(against, side),
             )
         )
     return tuple(reports)
 
 
-def _why(against: Opposition, guesses: Opposition, side: Estimate | None) -> tuple[str, ...]:
+def _why(opposition: Opposition, side: Estimate | None) -> tuple[str, ...]:
+    against, guesses = opposition.tests
     reasons = []
     if against.found:
         reasons.append(f"votes against the others more often than a coin would (p = {against.p_value:.2g})")
     elif guesses.found:
-        reasons.append(
-            f"is right less often than {HARDLY_BETTER_THAN_CHANCE:.0%} of the time (p = {guesses.p_value:.2g})"
-        )
+        reasons.append(f"is right less often than {WORTH_A_VOTE:.0%} of the time (p = {guesses.p_value:.2g})")
     if side is not None and side.ci[0] > SIDE_BIAS_LIMIT:
         reasons.append(f"leans to the left answer whichever is better (by {side.value:.0%} of votes)")
     if side is not None and side.ci[1] < -SIDE_BIAS_LIMIT:

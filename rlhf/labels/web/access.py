@@ -13,15 +13,14 @@ to say (`Sec-Fetch-Site`, `Origin`) that the form was ours.
 import hmac
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
 import anyio
 from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.requests import Request, cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,22 +49,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_TITLES = {
-    400: "Not understood",
-    401: "Not logged in",
-    403: "Not allowed",
-    404: "No such page",
-    405: "Not allowed",
-    408: "Too slow",
-    409: "Not ready yet",
-    413: "Too much",
-    415: "Not understood",
-    421: "Not served here",
-    422: "Not accepted",
-    429: "Too many tries",
-    500: "Something went wrong",
-    503: "Try again",
-}
 NOT_STORED = "The label was NOT stored, nor anything else of this request. Go back, wait a moment, and try again."
 _LOGGED_OUT = "You are not logged in, so nothing was stored. Log in (/login) in another tab, come back and send again."
 _LOG = logging.getLogger("rlhf.labels.web")
@@ -79,20 +62,6 @@ class Refusal(Exception):
         self.message = message
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
         super().__init__(status, message)
-
-
-def refusal(path: str, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as a small page, or below `/api/` as JSON `{"error": ...}`."""
-    if path.startswith("/api/"):
-        return JSONResponse({"error": message}, status, headers)
-    title = escape(_TITLES.get(status, "Error"))
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title></head>\n'
-        f'<body><main><h1>{title}</h1><p>{escape(message)}</p><p><a href="/">To the start</a></p></main></body>\n'
-        "</html>\n"
-    )
-    return HTMLResponse(page, status, headers)
 
 
 class Admitted(NamedTuple):
@@ -151,7 +120,7 @@ class Gate:
         except Exception as error:
             if has_begun:
                 raise
-            await _answer(scope, error)(scope, receive, sending)
+            await self._answer(Request(scope), error)(scope, receive, sending)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Return what the application reads the body from, or raise Refusal."""
@@ -192,8 +161,12 @@ class Gate:
                 raise Refusal(403, "Nobody may open this page.")
             return roles
         if methods:
-            raise Refusal(405, "This page is not for that method.", Allow=", ".join(sorted(methods)))
-        raise Refusal(404, "There is no page at this address.")
+            raise Refusal(
+                405,
+                "This address is for what a page sends, not to be opened; go on from here.",
+                Allow=", ".join(sorted(methods)),
+            )
+        raise Refusal(404, "There is no page at this address; check it, or go on from here.")
 
     async def _find(self, scope: Scope, headers: Headers) -> Admitted | None:
         """Return the session that a request names, if it holds."""
@@ -224,6 +197,25 @@ class Gate:
         is_script = headers.get("content-type", "").partition(";")[0].strip().lower() == _JSON
         if is_foreign or (is_open and not is_ours and not is_script):
             raise Refusal(403, "This was not sent from a page of this site; open the page here and send it again.")
+
+    def _answer(self, request: Request, error: Exception) -> Response:
+        """Return what the one who asked is told about an error; the rest goes to the log."""
+        if isinstance(error, Refusal):
+            if error.status == 303:
+                return RedirectResponse(error.headers["Location"], error.status)
+            return self._site.refusal(request, error.status, error.message, error.headers)
+        if isinstance(error, DataError):
+            return self._site.refusal(request, 422, f"Nothing was stored: {error}.")
+        if isinstance(error, NoTasks):
+            return self._site.refusal(request, 409, f"Nothing was stored: {error}")
+        # an address may hold an invitation
+        path = "/invite/..." if request.scope["path"].startswith("/invite/") else request.scope["path"]
+        if isinstance(error, RLHFError):
+            _LOG.error("%s %s: %s", request.method, path, error)
+            return self._site.refusal(request, 503, NOT_STORED, {"Retry-After": "5"})
+        _LOG.error("%s %s", request.method, path, exc_info=error)
+        fault = "This is a fault of the program. Go back and try again; if it stays, tell the owner."
+        return self._site.refusal(request, 500, fault)
 
 
 def _visitor(admitted: Admitted) -> Visitor:
@@ -297,26 +289,6 @@ def _fields(body: bytes) -> dict[str, list[str]]:
         return parse_qs(body.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         raise Refusal(400, f"This form has more than {_MOST_FIELDS} fields.") from None
-
-
-def _answer(scope: Scope, error: Exception) -> Response:
-    """Return what the one who asked is told about an error; the rest goes to the log."""
-    path = scope["path"]
-    if isinstance(error, Refusal):
-        if error.status == 303:
-            return RedirectResponse(error.headers["Location"], error.status)
-        return refusal(path, error.status, error.message, error.headers)
-    if isinstance(error, DataError):
-        return refusal(path, 422, f"Nothing was stored: {error}")
-    # an address may hold an invitation
-    logged = "/invite/..." if path.startswith("/invite/") else path
-    if isinstance(error, NoTasks):
-        return refusal(path, 409, f"Nothing was stored: {error}")
-    if isinstance(error, RLHFError):
-        _LOG.error("%s %s: %s", scope["method"], logged, error)
-        return refusal(path, 503, NOT_STORED, {"Retry-After": "5"})
-    _LOG.error("%s %s", scope["method"], logged, exc_info=error)
-    return refusal(path, 500, "This is a fault of the program. Go back and try again; if it stays, tell the owner.")
 
 
 def _add_headers(message: Message) -> None:

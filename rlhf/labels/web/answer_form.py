@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rlhf.labels.collection.verdicts import Answer, Side, Verdict
+from rlhf.labels.storable import check_storable
 from sft.core.errors import DataError
 
 LONGEST_TEXT = 10_000
@@ -114,8 +115,7 @@ def _number(text: str) -> int:
 def _check(written: str) -> None:
     if len(written) > LONGEST_TEXT:
         raise DataError(f"A text has {len(written)} characters, the field holds {LONGEST_TEXT}; please shorten it.")
-    if "\0" in written:
-        raise DataError("A text holds the character U+0000, which cannot be stored; please remove it.")
+    check_storable(written)
 
 
 def _joined(choice: str, note: str) -> str:

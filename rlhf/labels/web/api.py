@@ -15,12 +15,14 @@ from rlhf.labels.collection import history, queue, submissions
 from rlhf.labels.collection.study import guidelines, study
 from rlhf.labels.collection.submissions import Status
 from rlhf.labels.collection.verdicts import Answer, Side, Verdict
-from rlhf.labels.web.login import address, hashing, refused
+from rlhf.labels.web.login import hashing, origin, refused
 from rlhf.labels.web.site import EVERYONE, Pages, Site, visitor
 
 VERSION = "1"
 PREFIX = "/api/v1"
 SCHEMA_PATH = f"{PREFIX}/openapi.json"
+BEARER = {"type": "http", "scheme": "bearer", "description": f"The token that POST {PREFIX}/session returns."}
+"""What every route but the log-in wants, as OpenAPI says it."""
 _ANNOTATORS = frozenset({Role.ANNOTATOR})
 _BOTH = frozenset(Role)
 _LONGEST_TEXT = 10_000
@@ -109,10 +111,13 @@ class Undone(BaseModel):
 
 
 class Progress(BaseModel):
-    """How much was done, in all and in the last 24 hours."""
+    """How much was done (see `rlhf.labels.collection.history.Progress`), and the tasks of the project."""
 
-    done: int
+    labels: int
     today: int
+    skipped: int
+    stands: int
+    tasks: int
 
 
 def pages(site: Site) -> Pages:
@@ -126,10 +131,14 @@ def pages(site: Site) -> Pages:
 
 
 def _sessions(router: APIRouter, site: Site) -> None:
-    @router.post("/session", responses={429: {"description": "Too many wrong tries; Retry-After says how long."}})
+    too_many: dict[int | str, dict[str, object]] = {
+        429: {"description": "Too many wrong tries; Retry-After says how long."}
+    }
+
+    @router.post("/session", responses=too_many, openapi_extra={"security": []})
     async def start_session(request: Request, given: Credentials) -> Token:
         """Log in."""
-        found = await hashing(log_in, site.changing, given.name, given.password, address(request), site.clock())
+        found = await hashing(log_in, site.changing, given.name, given.password, origin(site, request), site.clock())
         if isinstance(found, Entered):
             return Token(token=found.token)
         if found.wait_s:
@@ -192,9 +201,10 @@ def _tasks(router: APIRouter, site: Site) -> None:
     @router.get("/progress")
     def progress(request: Request) -> Progress:
         """Say how much was done."""
-        with site.reading() as (connection, _):
-            found = history.progress(connection, _annotator(request), site.clock())
-        return Progress(done=found.done, today=found.today)
+        with site.reading() as (connection, project):
+            found = history.progress(connection, project, _annotator(request), site.clock())
+            tasks = history.tasks_in_all(connection, project)
+        return Progress(**found._asdict(), tasks=tasks)
 
 
 def _annotator(request: Request) -> int:

@@ -1,7 +1,7 @@
 """The label site as one application: all pages, the JSON API and our own files behind one gate."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from rlhf.labels.accounts.users import Role
 from rlhf.labels.store import LabelStore
 from rlhf.labels.web import api, login, owner, pages
-from rlhf.labels.web.access import Gate, refusal
+from rlhf.labels.web.access import Gate
 from rlhf.labels.web.site import EVERYONE, STATIC, Pages, Site
 
 DEFAULT_PORT = 8000
@@ -58,26 +58,35 @@ def join(site: Site, joined: Sequence[Pages], allowed_hosts: Collection[str]) ->
         access |= some.access
         # not include_router: it hides the routes of a router behind one that has no path
         app.router.routes.extend(some.router.routes)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    _handle_errors(app, site)
     app.add_middleware(Gate, site=site, routes=app.router.routes, access=access, allowed_hosts=frozenset(allowed_hosts))
     return app
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return refusal(request.url.path, error.status_code, str(error.detail), error.headers)
+def _handle_errors(app: FastAPI, site: Site) -> None:
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return site.refusal(request, error.status_code, str(error.detail), error.headers)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        problems = error.errors()
+        if any(problem["loc"][0] == "path" for problem in problems):
+            return site.refusal(request, 404, "There is nothing at this address; check its number, or go on from here.")
+        return site.refusal(request, 422, f"Nothing was stored: {_told(problems)}. Go back, mend it and send it again.")
+
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problems = error.errors()
-    found = "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:_MOST_PROBLEMS]
-    )
-    if len(problems) > _MOST_PROBLEMS:
-        found += f"; and {len(problems) - _MOST_PROBLEMS} more"
-    return refusal(request.url.path, 422, f"Nothing was stored: {found}")
+def _told(problems: Sequence[Mapping[str, object]]) -> str:
+    found = "; ".join(f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:_MOST_PROBLEMS])
+    more = len(problems) - _MOST_PROBLEMS
+    return f"{found}; and {more} more" if more > 0 else found
+
+
+def _place(where: object) -> str:
+    return ".".join(map(str, where)) if isinstance(where, tuple) else str(where)
 
 
 def _static() -> Pages:
@@ -88,7 +97,7 @@ def _static() -> Pages:
     def static(request: Request, name: str) -> Response:
         found = STATIC.get(name)
         if found is None:
-            return refusal(request.url.path, 404, "There is no such file.")
+            raise HTTPException(404, "There is no such file; go on from here.")
         tag = f'"{found.digest}"'
         is_named = request.query_params.get("v") == found.digest
         caching = f"public, max-age={_A_YEAR_S}, immutable" if is_named else "no-cache"
@@ -106,6 +115,8 @@ def _schema(joined: Sequence[Pages]) -> Pages:
     routes = [route for some in joined for route in some.router.routes if isinstance(route, APIRoute)]
     of_api = [route for route in routes if route.path.startswith("/api/")]
     document = get_openapi(title="Labels", version=api.VERSION, routes=of_api)
+    document.setdefault("components", {})["securitySchemes"] = {"session": api.BEARER}
+    document["security"] = [{"session": []}]
 
     @router.get(api.SCHEMA_PATH)
     def schema() -> JSONResponse:

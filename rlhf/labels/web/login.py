@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from rlhf.labels.accounts import sessions
+from rlhf.labels.accounts.attempts import KNOWN_FOR_S, Origin
 from rlhf.labels.accounts.authentication import Entered, Refused, accept_invite, change_password, log_in
 from rlhf.labels.accounts.passwords import SHORTEST
 from rlhf.labels.accounts.users import Invite, Role, open_invite
@@ -47,9 +48,10 @@ async def hashing(function: Callable[[*_Arguments], _Result], *args: *_Arguments
     return await to_thread.run_sync(function, *args, limiter=_HASHING)
 
 
-def address(request: Request) -> str:
+def origin(site: Site, request: Request) -> Origin:
     """Return where a request came from."""
-    return "unknown" if request.client is None else request.client.host
+    address = "unknown" if request.client is None else request.client.host
+    return Origin(address, request.cookies.get(site.device_cookie, ""))
 
 
 def refused(found: Refused) -> str:
@@ -79,7 +81,10 @@ def _log_in(router: APIRouter, site: Site) -> None:
 
     @router.post("/login")
     async def login(request: Request, name: _Text = "", password: _Text = "") -> Response:
-        found = await hashing(log_in, site.changing, name, password, address(request), site.clock())
+        try:
+            found = await hashing(log_in, site.changing, name, password, origin(site, request), site.clock())
+        except DataError as error:
+            return site.page(request, "login.html", 422, name="", problem=_sentence(error))
         if isinstance(found, Entered):
             return await to_thread.run_sync(_enter, site, request, found)
         status = 429 if found.wait_s else 401
@@ -115,7 +120,8 @@ def _invitation(router: APIRouter, site: Site) -> None:
         try:
             if password != again:
                 raise DataError("the two passwords differ; write the same one twice")
-            found = await hashing(accept_invite, site.changing, token, name, password, site.clock())
+            given = (token, name, password, site.clock(), origin(site, request))
+            found = await hashing(accept_invite, site.changing, *given)
         except (DataError, UsageError) as error:
             held = await to_thread.run_sync(look_up, token)
             return show(request, held, name, _sentence(error), 422)
@@ -136,7 +142,7 @@ def _password(router: APIRouter, site: Site) -> None:
         try:
             if password != again:
                 raise DataError("the two new passwords differ; write the same one twice")
-            given = (who.account_id, current, password, address(request), site.clock())
+            given = (who.account_id, current, password, origin(site, request), site.clock())
             found = await hashing(change_password, site.changing, *given)
         except DataError as error:
             return show(request, _sentence(error), 422)
@@ -147,13 +153,22 @@ def _password(router: APIRouter, site: Site) -> None:
 
 
 def _enter(site: Site, request: Request, found: Entered) -> Response:
-    """Give the browser its new session; the one that it had before ends."""
+    """Give the browser its new session, and by what it is known later; the session that it had before ends."""
     before = request.state.session
     if before is not None:
         with site.changing() as (connection, _):
             sessions.end(connection, before.digest)
     response = _to("/")
     response.set_cookie(site.cookie, found.token, path="/", httponly=True, samesite="strict", secure=site.is_https)
+    response.set_cookie(
+        site.device_cookie,
+        found.device,
+        max_age=int(KNOWN_FOR_S),
+        path="/",
+        httponly=True,
+        samesite="strict",
+        secure=site.is_https,
+    )
     return response
 
 

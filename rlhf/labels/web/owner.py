@@ -17,6 +17,7 @@ from rlhf.labels.collection.people import Standing
 from rlhf.labels.collection.snapshot import TaskText, texts, versions
 from rlhf.labels.collection.study import set_guidelines
 from rlhf.labels.events import EventKind
+from rlhf.labels.storable import check_storable
 from rlhf.labels.store import Project
 from rlhf.labels.web import owner_views as views
 from rlhf.labels.web.api import ERRORS
@@ -49,6 +50,7 @@ def pages(site: Site) -> Pages:
             time=_clock_time(found.snapshot.time),
             fresh_seconds=FRESH_SECONDS,
             number=views.number,
+            counted=views.counted,
             remaining=views.remaining,
             coefficients=views.coefficients(found.overview.agreement),
             cells=views.cells,
@@ -160,8 +162,14 @@ def pages(site: Site) -> Pages:
 
 
 def _checked(given: str, name: str, longest: int) -> str:
-    """Return a field's text, with lines as a file has them. Raises HTTPException 422 where it is too long."""
+    """Return a field's text, with lines as a file has them.
+
+    Raises:
+        HTTPException: 422, it is too long.
+        DataError: it holds what cannot be stored.
+    """
     text = given.replace("\r\n", "\n").strip()
+    check_storable(text)
     if len(text) > longest:
         raise HTTPException(422, f"The {name} is too long: {len(text)} characters; go back and use at most {longest}.")
     return text

@@ -38,6 +38,8 @@ class ProgressModel(_Declared):
     labels: int
     wanted: int
     missing: int
+    out_of_reach: int
+    people_short: int
     from_files: int
     skips: dict[str, int]
     flags: dict[str, int]

@@ -86,13 +86,14 @@ def is_loopback(host: str) -> bool:
 def _check_exposure(host: str, *, is_owned: bool, allow_hosts: Sequence[str], is_https: bool) -> None:
     if is_loopback(host):
         return
+    problems = []
     if not is_owned:
-        raise UsageError(
+        problems.append(
             f"--host {host} would let others in before there is an owner: start once without --host, open the link "
             "that is shown, then start again"
         )
     if not allow_hosts:
-        raise UsageError(f"--host {host} needs the name by which browsers come; give it with --allow-host NAME")
+        problems.append(f"--host {host} needs the name by which browsers come; give it with --allow-host NAME")
     if not is_https:
         print(
             "warning: without https, passwords and labels can be read on their way; put a proxy with a certificate in "
@@ -100,6 +101,8 @@ def _check_exposure(host: str, *, is_owned: bool, allow_hosts: Sequence[str], is
             file=sys.stderr,
             flush=True,
         )
+    if problems:
+        raise UsageError("; ".join(problems))
 
 
 def _invite_owner(site: Site, address: str) -> None:

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from sqlalchemy import Connection
 
@@ -22,6 +22,24 @@ from sft.core.errors import StorageError
 FOLDER = Path(__file__).parent
 EVERYONE: frozenset[Role] = frozenset()
 """Access without a login: the log-in page, an invite, style sheets. Any route that names nobody is refused."""
+
+TITLES = {
+    400: "Not understood",
+    401: "Not logged in",
+    403: "Not allowed",
+    404: "No such page",
+    405: "Not allowed",
+    408: "Too slow",
+    409: "Not ready yet",
+    413: "Too much",
+    415: "Not understood",
+    421: "Not served here",
+    422: "Not accepted",
+    429: "Too many tries",
+    500: "Something went wrong",
+    503: "Try again",
+}
+"""Of the pages of refusals, by status."""
 
 
 class Visitor(NamedTuple):
@@ -59,7 +77,14 @@ class Site:
     @property
     def cookie(self) -> str:
         """Name of the cookie with the session's token; two projects on one machine do not share it."""
-        name = f"labels-{self.project}"
+        return self._cookie(f"labels-{self.project}")
+
+    @property
+    def device_cookie(self) -> str:
+        """Name of the cookie by which a browser is known again at log-in (`rlhf.labels.accounts.attempts`)."""
+        return self._cookie(f"labels-{self.project}-device")
+
+    def _cookie(self, name: str) -> str:
         return f"__Host-{name}" if self.is_https else name
 
     @contextmanager
@@ -83,8 +108,22 @@ class Site:
     def page(self, request: Request, template: str, status_code: int = 200, **values: object) -> HTMLResponse:
         """Render a template with `visitor` (None: nobody is logged in), `project` and the values given."""
         visitor = request.state.visitor
-        text = _TEMPLATES.get_template(template).render(visitor=visitor, project=self.project, **values)
-        return HTMLResponse(text, status_code)
+        named = {"project": self.project, "visitor": visitor, **values}
+        return HTMLResponse(_TEMPLATES.get_template(template).render(named), status_code)
+
+    def refusal(
+        self, request: Request, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Return an error as a page, or as JSON `{"error": ...}` below `/api/` and for who accepts no page."""
+        accepted = request.headers.get("accept", "")
+        is_program = "application/json" in accepted and "text/html" not in accepted
+        if is_program or request.scope["path"].startswith("/api/"):
+            return JSONResponse({"error": message}, status, headers)
+        # who comes by a name that is not ours learns no project's
+        shown = {"project": "Labels"} if status == 421 else {}
+        page = self.page(request, "refusal.html", status, title=TITLES.get(status, "Error"), message=message, **shown)
+        page.headers.update(headers or {})
+        return page
 
 
 def visitor(request: Request) -> Visitor:

@@ -8,8 +8,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 
 import nh3
 from markdown_it import MarkdownIt
@@ -18,14 +17,19 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup, escape
 
-from sft.core.visible import code_point, replace_hidden
+from rlhf.labels.web.remembered import remembered
+from sft.core.visible import code_point, may_hide, replace_hidden
 
 FORMATTED_AT_MOST = 50_000
 """Longest text that is read as Markdown, in characters; a longer one is shown as it stands."""
-_REMEMBERED = 256
-"""Texts whose HTML is kept: the next annotators of a task come soon after the first."""
-REMEMBERED_AT_MOST = 10_000
-"""Longest text that is kept, in characters."""
+MOST_WORK = 8_000
+"""Of what is formatted at once, as `work` counts it: at most about a fifth of a second."""
+_FORMATTED_IN_ALL = 100_000
+"""Longest texts of one task together that are read as Markdown, in characters."""
+_SIGNS = "\n!&*+-<>[\\]_`|~"
+"""What Markdown stops at; each costs 5 to 30 µs, whatever lies between them next to nothing."""
+HIDDEN_PER_SIGN = 8
+"""Characters beside a hidden one that cost as much as a sign."""
 _MOST_CELLS = 10_000
 """Of tables: Markdown adds the cells that short rows lack, so that 4 kB may become a page of 65 000."""
 _LEFT_OUT = Markup('<p class="note">Some of this text is only seen in the raw view.</p>')
@@ -45,20 +49,12 @@ _RULE = re.compile(r"^[^\w\n]*\|[^\w\n]*$", re.MULTILINE)
 _TAG = re.compile(r"<[^>]*>")
 
 
+@remembered
 def formatted(text: str) -> Markup:
     """Return Markdown as HTML; headings begin at h3, for the page has its own."""
-    return _remembered(text) if len(text) <= REMEMBERED_AT_MOST else _formatted(text)
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _remembered(text: str) -> Markup:
-    return _formatted(text)
-
-
-def _formatted(text: str) -> Markup:
     text = _lines(text)
-    if len(text) > FORMATTED_AT_MOST or _cells(text) > _MOST_CELLS:
-        return as_it_stands(text)
+    if len(text) > FORMATTED_AT_MOST or work(text) > MOST_WORK or _cells(text) > _MOST_CELLS:
+        return as_it_stands(marked(text))
     issued: dict[str, str] = {}
 
     def mark(sign: str, count: int) -> str:
@@ -66,23 +62,44 @@ def _formatted(text: str) -> Markup:
         issued[placeholder] = _sign(sign, count)
         return placeholder
 
-    source = replace_hidden(text, mark)
+    source = _without_hidden(text, mark)
     made = nh3.clean(_MARKDOWN.render(source), tags=_TAGS, attributes={"ol": {"start"}}, allowed_classes=_CLASSES)
     own = _MARKED.sub(lambda found: "" if found[0] in issued else found[0], made)
     note = _LEFT_OUT if _leaves_out(text, own) else Markup()
     # Markdown makes our brackets of entities too: what was not issued here is the text's own
     made = _MARKED.sub(lambda found: issued.get(found[0], found[0]), made)
-    return Markup(replace_hidden(made, _sign)) + note  # again: Markdown makes hidden characters of entities
+    return Markup(_without_hidden(made, _sign)) + note  # again: Markdown makes hidden characters of entities
 
 
-def as_it_stands(text: str) -> Markup:
-    """Return a text that is too long for `formatted`, and say so."""
-    return _TOO_LONG + Markup('<pre class="raw">') + marked(text) + Markup("</pre>")
+def can_be_formatted(texts: Iterable[str]) -> bool:
+    """Say whether all texts of a task can be formatted before somebody waits for them."""
+    known = list(texts)
+    return sum(map(len, known)) <= _FORMATTED_IN_ALL and sum(map(work, known)) <= MOST_WORK
+
+
+def work(text: str) -> int:
+    """Return about how much there is to do for `formatted`, in signs of Markdown."""
+    return sum(map(text.count, _SIGNS)) + beside_hidden(text) // HIDDEN_PER_SIGN
+
+
+def beside_hidden(text: str) -> int:
+    """Return how many characters stand in lines with a hidden one, which are looked at one by one."""
+    return sum(len(line) for line in text.split("\n") if may_hide(line))
+
+
+def as_it_stands(raw: Markup) -> Markup:
+    """Return a text of `marked` that is too long for `formatted`, and say so."""
+    return _TOO_LONG + Markup('<pre class="raw">') + raw + Markup("</pre>")
 
 
 def marked(text: str) -> Markup:
     """Return a text as it stands, with its hidden characters written out."""
-    return Markup(replace_hidden(str(escape(_lines(text))), _sign))
+    return Markup(_without_hidden(str(escape(_lines(text))), _sign))
+
+
+def _without_hidden(text: str, mark: Callable[[str, int], str]) -> str:
+    """Replace hidden characters line by line, for lines without any cost nothing."""
+    return "\n".join(replace_hidden(line, mark) for line in text.split("\n"))
 
 
 def _cells(text: str) -> int:

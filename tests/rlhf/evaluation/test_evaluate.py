@@ -10,8 +10,10 @@ from rlhf.evaluation import EvaluationResult, evaluate_policy
 from rlhf.evaluation.evaluate import SequenceLikelihoods, perplexity, sequence_likelihoods
 from rlhf.simulation import make_demonstrations
 from sft.config import Dtype
+from sft.core.durable import text_digest
 from sft.core.generation import SamplingSettings, sample_answers
-from sft.core.text import TokenLimits, encode_answer, encode_prompt
+from sft.core.measures import wins
+from sft.core.text import TokenLimits, encode_answer, encode_prompt, prompt_key
 from sft.core.tracking import NullTracker
 from sft.model import load_causal_lm
 
@@ -203,3 +205,16 @@ def test_rewards_and_kl_are_those_of_the_sampled_ids(evaluate, moved, sft_folder
 def test_the_seed_decides(evaluate, itself, sft_folder):
     assert evaluate(sft_folder) == itself
     assert evaluate(sft_folder, seed=1).samples != itself.samples
+
+
+def test_every_answers_scores_are_kept_with_a_digest_of_its_prompt(evaluate, moved, requests):
+    result = evaluate(moved, prompts=15, gold=words)
+    assert len(result.prompts) == 15 * 2
+    assert len(set(result.prompts)) == 15
+    assert result.prompts[0] == result.prompts[1] == text_digest(prompt_key(requests[0]))[:16]
+    for side in ("sft", "policy"):
+        assert np.mean(result.judged[side]) == pytest.approx(result.estimates[f"{side}_gold"].value)
+    won = wins(np.array(result.judged["policy"]), np.array(result.judged["sft"]))
+    assert won.mean() == pytest.approx(result.estimates["win_rate"].value)
+    gained = np.mean(np.array(result.rewards["policy"]) - np.array(result.rewards["sft"]))
+    assert gained == pytest.approx(result.estimates["proxy_reward_gain"].value)

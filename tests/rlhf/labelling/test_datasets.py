@@ -122,8 +122,12 @@ def test_labels_that_can_be_trained_on(place):
     made = export(place)
     assert training_dataset(place.registry, "labels-p") == made.dataset
     trl = export(place, ExportFormat.TRL).dataset
+    place.registry.set_alias(trl, "mine")
+    for ref in ("labels-p:2", "labels-p@mine"):
+        with pytest.raises(UsageError, match="labels-p:2 was exported as trl"):
+            training_dataset(place.registry, ref)
     with pytest.raises(UsageError) as caught:
-        training_dataset(place.registry, "labels-p")
+        training_dataset(place.registry, "labels-p:2")
     assert str(caught.value).startswith(f"{trl.ref} was exported as trl, whose rows are not single labels")
     assert "there is labels-p:1; or make a version" in str(caught.value)
     assert "rlhf labels export --project p --format csv" in str(caught.value)
@@ -131,6 +135,23 @@ def test_labels_that_can_be_trained_on(place):
         training_dataset(place.registry, place.make("sft").ref)
     with pytest.raises(UsageError, match="labels-p has no version 9"):
         training_dataset(place.registry, "labels-p:9")
+
+
+def test_a_name_is_its_newest_version_that_can_train(place):
+    export(place, ExportFormat.TRL)
+    said: list[str] = []
+    with pytest.raises(UsageError, match=r"labels-p:1 was exported as trl, .* make a version of those"):
+        training_dataset(place.registry, "labels-p", announce=said.append)
+    export(place)
+    assert training_dataset(place.registry, "labels-p", announce=said.append).ref == "labels-p:2"
+    assert said == []
+    place.add({**ROWS[3], "label": "a"})
+    assert export(place).dataset.ref == "labels-p:3"
+    shutil.rmtree(export(place, ExportFormat.KTO).dataset.path)
+    export(place, ExportFormat.EVENTS)
+    assert training_dataset(place.registry, "labels-p", announce=said.append).ref == "labels-p:3"
+    newer = "labels-p:4 (kto), labels-p:5 (events)"
+    assert said == [f"data.labels=labels-p: takes labels-p:3, the newest version of format csv; passed over: {newer}"]
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "MANIFEST.json", "export.json"])

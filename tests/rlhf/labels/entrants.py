@@ -12,6 +12,7 @@ pytest.importorskip("argon2")
 from argon2 import PasswordHasher
 
 from rlhf.labels.accounts import passwords, sessions
+from rlhf.labels.accounts.attempts import Origin
 from rlhf.labels.accounts.authentication import Entered, Refused, accept_invite, log_in
 from rlhf.labels.accounts.sessions import Session
 from rlhf.labels.accounts.users import Role, account, invite
@@ -20,7 +21,7 @@ from rlhf.labels.store import LabelStore, Project
 PROJECT = "p"
 GOOD = "four words of mine"
 OTHER = "quite another secret"
-HOME, AWAY = "10.0.0.1", "203.0.113.9"
+HOME, AWAY = Origin("10.0.0.1"), Origin("203.0.113.9")
 Opening = Callable[[], AbstractContextManager[tuple[Connection, Project]]]
 
 
@@ -57,15 +58,15 @@ def session(store: LabelStore, token: str, now: float = 0.0) -> Session | None:
         return sessions.find(connection, project, token, now)
 
 
-def enter(store: LabelStore, name: str, password: str = GOOD, address: str = HOME, now: float = 0.0) -> str:
-    found = log_in(opening(store), name, password, address, now)
+def enter(store: LabelStore, name: str, password: str = GOOD, origin: Origin = HOME, now: float = 0.0) -> str:
+    found = log_in(opening(store), name, password, origin, now)
     assert isinstance(found, Entered), found
     return found.token
 
 
-def refusal(store: LabelStore, name: str, password: str = GOOD, address: str = HOME, now: float = 0.0) -> float:
+def refusal(store: LabelStore, name: str, password: str = GOOD, origin: Origin = HOME, now: float = 0.0) -> float:
     """Return how long somebody who is not let in has to wait; 0: the password was looked at and is wrong."""
-    found = log_in(opening(store), name, password, address, now)
+    found = log_in(opening(store), name, password, origin, now)
     assert isinstance(found, Refused), found
     return found.wait_s
 

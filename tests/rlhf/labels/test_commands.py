@@ -65,7 +65,8 @@ def test_report(file):
     assert found == document(file.parent, "report", "--resamples", "100")
     text = invoke(file.parent, "report", "--resamples", "100")
     assert text.exit_code == 0
-    assert "agreement.raw" in text.stdout
+    assert "two labels of a pair are the same" in text.stdout
+    assert "\x1b" not in text.stdout
 
 
 def test_upgrade(tmp_path):
@@ -89,6 +90,7 @@ def test_upgrade(tmp_path):
         (("import", "f", "--mapping", "prompt"), "--mapping prompt is not WANTED=FOUND"),
         (("import", "f", "--mapping", "a=b", "--mapping", "a=c"), "a wanted column twice"),
         (("report",), "there are no labels in"),
+        (("status",), "make tasks for people (rlhf labels create NAME --from FILE)"),
         (("upgrade",), "there are no labels in"),
     ],
 )
@@ -96,6 +98,34 @@ def test_wrong_words(tmp_path, args, message):
     result = invoke(tmp_path, *args)
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["report", "status"])
+def test_a_project_that_is_not_there_says_how_to_make_it(file, command):
+    import_it(file)
+    said = str(invoke(file.parent, command, "--project", "rice").exception)
+    assert "there is no project 'rice'" in said
+    assert "there are: default; name one with --project, or make it: rlhf labels create rice --from FILE" in said
+    assert "rlhf labels import FILE --project rice" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://me:secret@127.0.0.1:1/labels", "postgresql://me:***@127.0.0.1:1/labels: connection failed"),
+        (
+            "postgresql://me:secret@127.0.0.1:1/labels",
+            "check user, host, port and database name of the URL, the password",
+        ),
+        ("mysql://me@host/labels", "write sqlite:///FILE or postgresql://USER@HOST/NAME"),
+    ],
+)
+def test_a_wrong_server_says_what_to_check(url, message):
+    if url.startswith("postgresql"):
+        pytest.importorskip("psycopg")
+    said = str(CliRunner().invoke(app, ["status", "--database", url]).exception)
+    assert message in said
+    assert "secret" not in said
 
 
 def test_the_default_database_is_beside_the_registry(file, tmp_path):

@@ -77,7 +77,7 @@ def test_reset_pause_resume_disable_and_list(store, tmp_path):
 def test_a_project_is_not_made_by_a_typing_error(store, tmp_path):
     words = ["list", "--database", f"sqlite:///{tmp_path}/labels.sqlite", "--project", "q"]
     assert "there is no project 'q'" in str(CliRunner().invoke(users_app, words).exception)
-    assert "there is no project 'q'" in str(CliRunner().invoke(users_app, words).exception)
+    assert "make it: rlhf labels create q --from FILE" in str(CliRunner().invoke(users_app, words).exception)
 
 
 def test_what_the_page_needs_is_named(monkeypatch, tmp_path):

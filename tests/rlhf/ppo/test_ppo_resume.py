@@ -24,6 +24,7 @@ from typing import NamedTuple
 import micro
 import pytest
 import torch
+from commands import Command
 from safetensors.torch import load_file, save_file
 
 from rlhf.config import PPOConfig, Selection
@@ -484,11 +485,15 @@ LONGER = "ppo.total_episodes=128"
 """Eight iterations."""
 
 
-def command(folder: Path) -> "subprocess.Popen[str]":
-    """Start the micro experiment in a process of its own."""
-    words = [*micro.MICRO, LONGER, f"registry.root={folder / 'registry'}"]
+def words(folder: Path) -> list[str]:
+    """Return the command of the micro experiment."""
+    return ["run", *micro.MICRO, LONGER, f"registry.root={folder / 'registry'}"]
+
+
+def fresh(folder: Path) -> "subprocess.Popen[str]":
+    """Start it in a new interpreter."""
     return subprocess.Popen(
-        [sys.executable, "-m", "rlhf", "run", *words],
+        [sys.executable, "-m", "rlhf", *words(folder)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         stdout=subprocess.PIPE,
@@ -497,29 +502,27 @@ def command(folder: Path) -> "subprocess.Popen[str]":
     )
 
 
-def wait_for_iteration(process: "subprocess.Popen[str]", registry: Path, above: int) -> int:
-    """Return the newest checkpoint's iteration once it is higher than `above`."""
+def wait_for_iteration(ended: Callable[[], bool], registry: Path, above: int) -> int:
+    """Return the iteration of PPO's newest checkpoint once it is higher than `above`; other stages have no critic."""
     deadline = time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline:
-        found = [int(path.parent.name[5:]) for path in registry.glob(".work/*/checkpoints/step-*/MANIFEST.json")]
+    while not ended() and time.monotonic() < deadline:
+        found = [int(path.parent.name[5:]) for path in registry.glob(".work/*/checkpoints/step-*/policy.safetensors")]
         if max(found, default=0) > above:
             return max(found)
         time.sleep(0.01)
-    process.kill()
-    raise AssertionError(process.communicate()[1])
+    raise AssertionError(f"no iteration after {above} was saved")
 
 
 def test_a_pipeline_killed_and_interrupted_within_ppo_gives_the_policy_of_one_that_was_not(tmp_path, capsys):
     registry = tmp_path / "registry"
-    first = command(tmp_path)
-    before = wait_for_iteration(first, registry, 0)
-    first.kill()
-    first.communicate()
-    assert first.returncode == -signal.SIGKILL
+    first = Command(*words(tmp_path), cwd=tmp_path)
+    before = wait_for_iteration(first.ended, registry, 0)
+    first.signal(signal.SIGKILL)
+    assert first.wait().returncode == -signal.SIGKILL
     shutil.copytree(registry, tmp_path / "other" / "registry", ignore=shutil.ignore_patterns(CHECKPOINTS))
 
-    second = command(tmp_path)
-    wait_for_iteration(second, registry, before + 1)
+    second = fresh(tmp_path)
+    wait_for_iteration(lambda: second.poll() is not None, registry, before + 1)
     second.send_signal(signal.SIGTERM)
     told = second.communicate()[1]
     assert second.returncode == 75, told

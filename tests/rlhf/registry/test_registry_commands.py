@@ -44,7 +44,7 @@ def test_list(root):
     result = invoke(root, "list")
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[0] == ["name", "version", "kind", "aliases", "created", "made", "from"]
+    assert lines[0] == ["name", "version", "kind", "aliases", "tags", "created", "made", "from"]
     assert [line[0] for line in lines[1:]] == sorted(
         ["base", "bias", "comparisons", "evaluation", "labels", "policy", "reward", "sft"]
     )
@@ -81,6 +81,9 @@ def test_show_as_json(root):
         "fingerprint": "policy",
         "created_at": artifact.created_at,
         "aliases": ["candidate"],
+        "tags": [],
+        "removed_at": None,
+        "promotions": [],
         "parents": [{"role": "sft", "ref": "sft:1"}, {"role": "reward", "ref": "reward:1"}],
         "metadata": {"metrics": {"kl": 3.123456789, "[bold]n": 3}},
         "reports": ["evaluation:1", "bias:1"],

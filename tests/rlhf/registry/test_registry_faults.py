@@ -1,84 +1,116 @@
-"""Several processes at once, and kills. Children are forked, since importing anew for each would take minutes."""
+"""Several processes at once, and kills. Children are forked, since importing anew for each would take minutes.
+
+The registry lies in memory: a kill loses nothing that was written, synced or not.
+"""
 
 import itertools
-import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
+from registries import Open, add, assert_whole, leftovers, start, wait_for, wait_until
+
 from rlhf.registry import Registry
-from rlhf.registry import database as _database  # noqa: F401  (loaded here, so that no child has to)
 from sft.core import durable
-from sft.core.durable import broken_files
-
-FORK = multiprocessing.get_context("fork")
 
 
-def start(target: Callable[..., None], *args: object) -> BaseProcess:
-    process = FORK.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def register(registry: Registry, name: str, fingerprint: str) -> str:
-    with registry.workspace(fingerprint) as folder:
-        found = registry.find(fingerprint)
-        if found is None:
-            for part in range(3):
-                (folder / f"part-{part}").write_text(f"{fingerprint} {part}" * 200)
-            given = {"name": name, "kind": "sft", "fingerprint": fingerprint, "metadata": {}, "parents": []}
-            found = registry.register(folder, **given)
-        return found.ref
-
-
-def assert_whole(registry: Registry) -> None:
-    """Every listed artifact has an intact folder, and versions have no gap."""
-    artifacts = registry.artifacts()
-    assert [problem for artifact in artifacts for problem in broken_files(artifact.path)] == []
-    for name in {artifact.name for artifact in artifacts}:
-        versions = [artifact.version for artifact in artifacts if artifact.name == name]
-        assert versions == list(range(1, len(versions) + 1))
-    for artifact in artifacts:
-        assert (artifact.path / "part-0").read_text() == f"{artifact.fingerprint} 0" * 200
-        assert artifact.sha256 == durable.file_digest(artifact.path / durable.MANIFEST)
-
-
-def register_many(root: Path, writer: int, count: int) -> None:
-    registry = Registry(root)
+def create_and_flip(opened: Open, writer: int, count: int, done: Path | None = None) -> None:
+    """Register and move an alias, `count` times; what was acknowledged is written down."""
+    registry = opened()
     for i in range(count):
-        register(registry, "shared", f"f-{writer}-{i}")
+        made = add(registry, "shared", f"f-{writer}-{i}")
+        registry.set_alias(made, "champion")
+        if done is not None:
+            durable.append_line(done, f"{made.fingerprint} {made.ref}")
 
 
-def test_four_processes_with_25_registers_each_give_100_dense_versions(tmp_path):
-    """The registry does not exist at first, so the four also race to make it."""
-    processes = [start(register_many, tmp_path / "r", writer, 25) for writer in range(4)]
+def assert_one_champion(registry: Registry) -> None:
+    champions = [artifact for artifact in registry.artifacts() if "champion" in artifact.aliases]
+    assert champions == [registry.get("shared@champion")]
+
+
+def test_several_writers_at_once_give_dense_versions_and_one_champion(open_registry):
+    """The registry does not exist at first, so the writers also race to make it."""
+    processes = [start(create_and_flip, open_registry, writer, 12) for writer in range(4)]
     for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    registry = open_registry()
+    assert len(registry.artifacts()) == 48
+    assert_whole(registry)
+    assert_one_champion(registry)
+    assert leftovers(registry) == []
+
+
+def killed_at_random(opened: Open, done: Path, *, writers: int, kills: int, seed: int) -> int:
+    """Keep so many writers at work, and kill one after each few writes; return how many were acknowledged."""
+    chance = random.Random(seed)
+    opened()
+    number = itertools.count()
+    working = [start(create_and_flip, opened, next(number), 10**6, done) for _ in range(writers)]
+    wait_for(done)
+    for kill in range(kills):
+        wait_until(lambda kill=kill: acknowledged(done) > kill)
+        time.sleep(chance.uniform(0, 0.1))
+        victim = working.pop(chance.randrange(writers))
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join(60)
+        assert victim.exitcode == -signal.SIGKILL
+        working.append(start(create_and_flip, opened, next(number), 10**6, done))
+    for process in working:
+        os.kill(process.pid, signal.SIGKILL)
         process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
-    registry = Registry(tmp_path / "r", create=False)
-    assert len(registry.artifacts()) == 100
+    return acknowledged(done)
+
+
+def acknowledged(done: Path) -> int:
+    return len(done.read_text().splitlines())
+
+
+def assert_nothing_lost(registry: Registry, done: Path) -> None:
+    listed = {f"{artifact.fingerprint} {artifact.ref}" for artifact in registry.artifacts()}
+    assert set(done.read_text().splitlines()) <= listed
+    assert_whole(registry)
+    assert_one_champion(registry)
+
+
+def test_kills_at_random_moments_lose_nothing_that_was_done(open_registry, memory_path):
+    done = memory_path / "done"
+    killed_at_random(open_registry, done, writers=3, kills=12, seed=0)
+    registry = open_registry()
+    assert_nothing_lost(registry, done)
+    registry.sweep(remove=True)
+    assert leftovers(registry) == []
+    assert_nothing_lost_but_what_nothing_refers_to(registry, done)
+
+
+def assert_nothing_lost_but_what_nothing_refers_to(registry: Registry, done: Path) -> None:
+    listed = {f"{artifact.fingerprint} {artifact.ref}" for artifact in registry.artifacts(removed=True)}
+    assert set(done.read_text().splitlines()) <= listed
     assert_whole(registry)
 
 
-def flip_alias(root: Path, writer: int, count: int) -> None:
-    registry = Registry(root)
-    for i in range(count):
-        registry.set_alias(registry.get(f"shared:{1 + (writer + i) % 4}"), "champion")
-
-
-def test_an_alias_moved_by_several_processes_points_at_one_version(tmp_path):
-    register_many(tmp_path, 0, 4)
-    processes = [start(flip_alias, tmp_path, writer, 25) for writer in range(3)]
+@pytest.mark.slow
+def test_eight_writers_with_a_hundred_creates_each(open_registry):
+    processes = [start(create_and_flip, open_registry, writer, 100) for writer in range(8)]
     for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    registry = Registry(tmp_path)
-    champions = [artifact for artifact in registry.artifacts() if "champion" in artifact.aliases]
-    assert champions == [registry.get("shared@champion")]
+        process.join(900)
+    assert [process.exitcode for process in processes] == [0] * 8
+    registry = open_registry()
+    assert len(registry.artifacts()) == 800
+    assert_whole(registry)
+    assert_one_champion(registry)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_of_eight_writers(open_registry, memory_path):
+    done = memory_path / "done"
+    assert killed_at_random(open_registry, done, writers=8, kills=100, seed=1) >= 100
+    assert_nothing_lost(open_registry(), done)
 
 
 class CrashPoint:
@@ -93,12 +125,12 @@ class CrashPoint:
         self.left -= 1
 
 
-def register_with_crash(root: Path, at: int) -> None:
+def register_with_crash(opened: Open, at: int) -> None:
     """Register "victim"; die before the `at`-th of: fsync, rename, mkdir, removal, SQL statement or commit."""
     from sqlalchemy import Engine, event
 
     crash = CrashPoint(at)
-    registry = Registry(root)
+    registry = opened()
     for owner, name in [(os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir"), (os, "rmdir"), (os, "unlink")]:
         original = getattr(owner, name)
 
@@ -109,123 +141,55 @@ def register_with_crash(root: Path, at: int) -> None:
         setattr(owner, name, before)
     for moment in ("before_cursor_execute", "commit"):
         event.listen(Engine, moment, lambda *_: crash())
-    register(registry, "sft", "victim")
+    add(registry, "sft", "victim")
 
 
-def test_a_kill_before_any_single_change_leaves_an_artifact_whole_or_unlisted(tmp_path):
+def test_a_kill_before_any_single_change_leaves_an_artifact_whole_or_unlisted(memory_path):
     """Every crash point in turn, until one lies behind the end; after each the same command carries on."""
     listed_after_kill = []
+    add(Registry(memory_path / "first"), "sft", "first")
     for at in range(200):
-        root = tmp_path / str(at)
-        register(Registry(root), "sft", "first")
-        child = start(register_with_crash, root, at)
+        root = memory_path / str(at)
+        shutil.copytree(memory_path / "first", root)
+        child = start(register_with_crash, lambda root=root: Registry(root), at)
         child.join(30)
-        registry = Registry(root, create=False)
+        registry = Registry(root, create=False, announce=lambda _: None)
         assert_whole(registry)
         listed_after_kill.append(registry.find("victim") is not None)
-        assert register(Registry(root), "sft", "victim") == "sft:2"
-        assert register(Registry(root), "sft", "third") == "sft:3"
+        assert add(registry, "sft", "victim").ref == "sft:2"
         assert_whole(registry)
-        assert list((root / ".work").iterdir()) == []
+        assert [name for name in leftovers(registry) if not name.startswith(".trash-")] == []
+        registry.sweep(remove=True)
+        assert leftovers(registry) == []
         if child.exitcode == 0:
             break
         assert child.exitcode == -signal.SIGKILL
     assert child.exitcode == 0, "the crash points never ended"
-    assert at > 20, f"only {at} crash points: the hooks missed some"
+    assert at > 30, f"only {at} crash points: the hooks missed some"
     changes = sum(a != b for a, b in itertools.pairwise(listed_after_kill))
     assert changes == 1, "once a crash is late enough for the commit, so are all later ones"
 
 
-def register_until_killed(root: Path, done: Path, writer: int) -> None:
-    registry = Registry(root)
+def promote_until_killed(opened: Open, done: Path) -> None:
+    registry = opened()
+    versions = registry.artifacts("sft")
     for i in itertools.count():
-        fingerprint = f"f-{writer}-{i}"
-        ref = register(registry, "sft", fingerprint)
-        durable.append_line(done, f"{fingerprint} {ref}")
+        promoted = registry.promote(versions[i % 3], "champion", asked_by="test", reason=f"turn {i}")
+        durable.append_line(done, f"turn {i} {promoted.ref}")
 
 
-def test_kills_at_random_moments_with_two_writers_lose_nothing_that_was_done(tmp_path):
+def test_a_killed_promotion_is_recorded_with_its_alias_or_not_at_all(open_registry, memory_path):
+    registry = open_registry()
+    for number in range(3):
+        add(registry, "sft", f"f{number}")
     chance = random.Random(0)
-    root, done = tmp_path / "r", tmp_path / "done"
-    for round_ in range(12):
-        writers = [start(register_until_killed, root, done, 2 * round_ + i) for i in range(2)]
-        wait_for(root / "sft" / str(2 * round_ + 1))
-        for writer in writers:
-            time.sleep(chance.uniform(0, 0.05))
-            os.kill(writer.pid, signal.SIGKILL)
-        for writer in writers:
-            writer.join(30)
-            assert writer.exitcode == -signal.SIGKILL
-    registry = Registry(root)
-    assert_whole(registry)
-    listed = {f"{artifact.fingerprint} {artifact.ref}" for artifact in registry.artifacts()}
-    assert set(done.read_text().splitlines()) <= listed
-
-
-def train_once(root: Path, log: Path, begun: Path | None = None) -> None:
-    """Do as the pipeline does: take the workspace, look, and train only if there is nothing yet."""
-    registry = Registry(root, announce=lambda message: durable.append_line(log, f"waits: {message}"))
-    with registry.workspace("stage") as folder:
-        if registry.find("stage") is not None:
-            durable.append_line(log, "reuses")
-            return
-        durable.append_line(log, "trains")
-        if begun is not None:
-            begun.touch()
-            time.sleep(0.3)
-        (folder / "part-0").write_text("stage 0" * 200)
-        registry.register(folder, name="sft", kind="sft", fingerprint="stage", metadata={}, parents=[])
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never came"
-        time.sleep(0.005)
-
-
-def test_a_second_process_waits_says_so_once_and_reuses(tmp_path):
-    root, log, begun = tmp_path / "r", tmp_path / "log", tmp_path / "begun"
-    processes = [start(train_once, root, log, begun)]
-    wait_for(begun)
-    processes += [start(train_once, root, log), start(train_once, root, log)]
-    for process in processes:
-        process.join(30)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    lines = log.read_text().splitlines()
-    assert lines[0] == "trains"
-    waits = [line for line in lines if line.startswith("waits: ")]
-    assert waits == ["waits: another process is making stage: waiting for it, to use its result"] * 2
-    assert sorted(set(lines) - set(waits)) == ["reuses", "trains"]
-    assert lines.count("reuses") == 2
-    assert list((root / ".work").iterdir()) == []
-
-
-def test_a_killed_holder_hands_its_workspace_on(tmp_path):
-    root, log, begun = tmp_path / "r", tmp_path / "log", tmp_path / "begun"
-    holder = start(train_once, root, log, begun)
-    wait_for(begun)
-    next_one = start(train_once, root, log)
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join(30)
-    next_one.join(30)
-    assert next_one.exitcode == 0
-    assert log.read_text().splitlines().count("trains") == 2
-    assert_whole(Registry(root))
-
-
-def hold_briefly(root: Path, inside: Path, count: int) -> None:
-    registry = Registry(root, announce=lambda _: None)
-    for _ in range(count):
-        with registry.workspace("stage"):
-            descriptor = os.open(inside, os.O_CREAT | os.O_EXCL)  # fails if anybody else is inside
-            os.close(descriptor)
-            os.unlink(inside)
-
-
-def test_a_workspace_is_never_given_to_two_though_its_lock_file_comes_and_goes(tmp_path):
-    Registry(tmp_path / "r")
-    processes = [start(hold_briefly, tmp_path / "r", tmp_path / "inside", 150) for _ in range(4)]
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    for round_ in range(8):
+        done = memory_path / f"done-{round_}"
+        child = start(promote_until_killed, open_registry, done)
+        wait_until(done.exists)
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join(30)
+        promotions = [f"{promotion.reason} {promotion.ref}" for promotion in registry.promotions()]
+        assert set(done.read_text().splitlines()) <= set(promotions)
+        assert registry.get("sft@champion").ref == registry.promotions()[-1].ref

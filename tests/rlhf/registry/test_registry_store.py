@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.registry import Artifact, Parent, Registry, store
+from rlhf.registry import Artifact, Parent, Registry
 from sft.core.durable import MANIFEST, broken_files, file_digest
 from sft.core.errors import DataError, StorageError, UsageError
 
@@ -70,9 +70,9 @@ def test_only_database_artifacts_and_an_empty_work_folder_remain(registry):
     assert list((registry.root / ".work").iterdir()) == []
 
 
-def test_the_same_fingerprint_gives_the_same_artifact(registry):
+def test_the_same_fingerprint_gives_the_same_artifact(registry, tmp_path):
     first = add(registry, "sft", "f")
-    folder = registry.root / ".work" / "again"
+    folder = tmp_path / "again"
     folder.mkdir()
     (folder / "other.txt").write_text("different bytes, same fingerprint")
     again = registry.register(folder, name="sft", kind="sft", fingerprint="f", metadata={}, parents=[])
@@ -219,7 +219,7 @@ def test_an_error_between_rename_and_commit_lists_nothing_and_is_repaired_by_the
         raise StorageError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "publish", publish_then_fail)
+        patch.setattr(registry, "_place", publish_then_fail)
         with pytest.raises(StorageError, match="the disk is full"):
             add(registry, "sft", "b")
     assert (registry.root / "sft" / "2").is_dir()
@@ -340,9 +340,9 @@ def test_a_locked_database_is_a_storage_error_with_a_remedy(registry, monkeypatc
 
 def test_a_registry_of_a_newer_program_is_left_alone(registry):
     with sqlite3.connect(registry.root / "registry.db") as connection:
-        connection.execute("UPDATE schema SET version = 2")
+        connection.execute("UPDATE schema SET version = 3")
     connection.close()
-    with pytest.raises(StorageError, match="schema version 2, this program knows 1"):
+    with pytest.raises(StorageError, match="schema version 3, this program knows 2"):
         Registry(registry.root)
 
 

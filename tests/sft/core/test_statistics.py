@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sft.core.statistics import Estimate, bootstrap, clustered_mean, holm_confidences, proportion, wilson_interval
+from sft.core.statistics import (
+    Estimate,
+    bootstrap,
+    clustered_mean,
+    clustered_share,
+    holm_confidences,
+    proportion,
+    student_interval,
+    wilson_interval,
+)
 
 
 def test_wilson_by_hand():
@@ -120,3 +129,50 @@ def test_nothing_to_estimate_is_an_error():
 
 def test_estimate_as_results_json_promises():
     assert Estimate(0.5, (0.25, 0.75), 8).as_dict() == {"value": 0.5, "ci": [0.25, 0.75], "n": 8}
+
+
+def test_student_by_hand_and_against_scipy():
+    assert student_interval([1.0, 2.0, 3.0]) == pytest.approx(
+        (2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3))
+    )
+    values = [0.3, 0.1, 0.7, 0.2]
+    expected = stats.t.interval(0.9, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert student_interval(values, confidence=0.9) == pytest.approx(expected)
+
+
+def test_student_knows_no_spread_of_one_value():
+    with pytest.raises(ValueError, match="spread"):
+        student_interval([1.0])
+
+
+def test_clustered_share_of_clusters_of_one_is_wilsons():
+    hits = [1.0, 1, 1, 0, 1, 0, 1, 1]
+    share = clustered_share(hits, list(range(8)))
+    # The variance is p (1 - p) / (n - 1), so that the effective n is 7.
+    assert (share.value, share.n) == (0.75, 8)
+    assert share.ci == pytest.approx(wilson_interval(0.75 * 7, 7))
+
+
+def test_clustered_share_counts_what_repeats_once():
+    hits, clusters = [1.0, 0, 1, 1, 0.5], ["a", "b", "c", "d", "e"]
+    once = clustered_share(hits, clusters)
+    repeated = clustered_share(hits * 3, clusters * 3)
+    assert (repeated.value, repeated.n) == (once.value, once.n)
+    assert repeated.ci == pytest.approx(once.ci)
+    assert clustered_share(hits * 3, list(range(15))).ci[0] > once.ci[0] + 0.05
+
+
+def test_clustered_share_by_hand():
+    # Residuals of the clusters: a: 1 + 0 - 2 * 0.5 = 0, b: 0.5, c: -0.5; variance (0.25 + 0.25) / 16 * 3 / 2.
+    share = clustered_share([1.0, 0, 1, 0], ["a", "a", "b", "c"])
+    effective = 0.25 / (0.5 / 16 * 1.5)
+    assert share.value == 0.5
+    assert share.ci == pytest.approx(wilson_interval(0.5 * effective, effective))
+
+
+@pytest.mark.parametrize("hit", [0.0, 0.5, 1.0])
+def test_clustered_share_without_spread_has_the_interval_of_its_clusters(hit: float):
+    share = clustered_share([hit] * 6, ["a", "a", "b", "b", "c", "c"])
+    assert share.ci == wilson_interval(3 * hit, 3)
+    with pytest.raises(ValueError, match="no items"):
+        clustered_share([], [])

@@ -148,6 +148,18 @@
     "?": () => openDialog("help"),
   };
 
+  // What each key works on; without it the key rests.
+  const NEEDED = {
+    enter: "submit",
+    s: "skip",
+    f: "flag",
+    u: "undo-last",
+    d: "view-differences",
+    r: "view-raw",
+    g: "guidelines",
+    "?": "help",
+  };
+
   function isTyping(target) {
     return target.matches("textarea, select, input:not([type=radio])");
   }
@@ -158,12 +170,10 @@
     if (isBusy || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat) return;
     if (isTyping(target) || document.querySelector("dialog[open]")) return;
     if (pressed === "Enter" && target.closest("button, a, summary")) return;
-    const action = ACTIONS[pressed.toLowerCase()];
-    const isMissing = !form && pressed.toLowerCase() !== "u";
-    if (isMissing || (!form && !byId("undo-last"))) return;
-    if (action) {
+    const name = pressed.toLowerCase();
+    if (name in ACTIONS && byId(NEEDED[name])) {
       event.preventDefault();
-      action();
+      ACTIONS[name]();
     } else if (form && /^[0-5]$/.test(pressed) && choose(pressed)) {
       event.preventDefault();
     }
@@ -183,17 +193,19 @@
   window.addEventListener("pageshow", (event) => event.persisted && wake());
   document.addEventListener("keydown", press);
   if (form || document.querySelector("[data-nothing]")) forget();
+  if (byId("guidelines")) {
+    byId("to-guidelines").addEventListener("click", (event) => {
+      event.preventDefault();
+      openDialog("guidelines");
+    });
+  }
+  for (const opener of document.querySelectorAll("[data-open]")) {
+    opener.addEventListener("click", () => openDialog(opener.dataset.open));
+  }
   if (!form) return;
   restore();
   form.addEventListener("input", keep);
   form.addEventListener("change", keep);
-  byId("to-guidelines").addEventListener("click", (event) => {
-    event.preventDefault();
-    openDialog("guidelines");
-  });
-  for (const opener of document.querySelectorAll("[data-open]")) {
-    opener.addEventListener("click", () => openDialog(opener.dataset.open));
-  }
   const flag = byId("flag");
   flag.addEventListener("input", () => flag.classList.toggle("set", byId("flag-kind").value + byId("flag-note").value !== ""));
   // Each task has an address of its own, so that a reload and the back button show the same one.

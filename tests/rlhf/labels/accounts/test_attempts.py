@@ -4,13 +4,25 @@ import pytest
 from entrants import AWAY, HOME, PROJECT, new_store
 from sqlalchemy import Connection, func, select
 
-from rlhf.labels.accounts.attempts import BY_ADDRESS, BY_NAME, BY_NAME_AND_ADDRESS, FORGOTTEN_AFTER_S, Limit, Wait
+from rlhf.labels.accounts.attempts import (
+    BY_ADDRESS,
+    BY_NAME,
+    BY_NAME_AND_ADDRESS,
+    FORGOTTEN_AFTER_S,
+    KNOWN_FOR_S,
+    Limit,
+    Origin,
+    Wait,
+    remember,
+)
 from rlhf.labels.accounts.attempts import begin as begin_in
 from rlhf.labels.accounts.attempts import succeeded as succeeded_in
 from rlhf.labels.store import LabelStore, Project
 from rlhf.labels.tables import ATTEMPTS
 
 Opened = tuple[Connection, Project]
+BO, CY = 7, 8
+"""Accounts."""
 
 
 @pytest.fixture
@@ -25,8 +37,9 @@ def desk(store) -> Iterator[Opened]:
         yield opened
 
 
-def begin(desk, name="Bo", address=HOME, now=0.0):
-    return begin_in(*desk, name, address, now)
+def begin(desk, name="Bo", origin=HOME, now=0.0):
+    """Try; all names but Bo are nobody's."""
+    return begin_in(*desk, name, BO if name == "Bo" else 0, origin, now)
 
 
 def succeeded(desk, attempt):
@@ -37,9 +50,9 @@ def wait(found) -> float:
     return found.seconds if isinstance(found, Wait) else 0.0
 
 
-def tries(desk, seconds: int, name: str = "Bo", address: str = HOME) -> list[int]:
+def tries(desk, seconds: int, name: str = "Bo", origin: Origin = HOME) -> list[int]:
     """Try once a second; return when a password was looked at."""
-    return [now for now in range(seconds) if not wait(begin(desk, name, address, float(now)))]
+    return [now for now in range(seconds) if not wait(begin(desk, name, origin, float(now)))]
 
 
 def test_waits_double():
@@ -70,7 +83,7 @@ def test_a_restart_forgets_nothing(store, tmp_path):
 def test_another_address_gets_in_meanwhile(desk):
     tries(desk, 1000)
     assert wait(begin(desk, now=1000.0)) > 0
-    assert wait(begin(desk, address=AWAY, now=1000.0)) == 0
+    assert wait(begin(desk, origin=AWAY, now=1000.0)) == 0
 
 
 def test_another_name_is_tried_from_the_same_address_and_another_project_knows_nothing(store):
@@ -88,10 +101,10 @@ def test_one_address_cannot_try_many_names(desk):
 
 
 def test_many_addresses_slow_each_other_but_lock_nobody_out_for_long(desk):
-    assert sum(not wait(begin(desk, address=f"10.1.{n}.1")) for n in range(250)) == BY_NAME.free
+    assert sum(not wait(begin(desk, origin=Origin(f"10.1.{n}.1"))) for n in range(250)) == BY_NAME.free
     last = 0.0
     for n in range(300):
-        last = max(last, wait(begin(desk, address=f"10.2.{n % 250}.1", now=float(n))))
+        last = max(last, wait(begin(desk, origin=Origin(f"10.2.{n % 250}.1"), now=float(n))))
     assert 0 < last <= BY_NAME.longest_s == 60
     assert wait(begin(desk, "Cy", AWAY, now=300.0)) == 0
 
@@ -158,14 +171,85 @@ def test_a_day_of_quiet_forgets(desk):
     ],
 )
 def test_which_addresses_are_one(desk, one, other, same):
-    tries(desk, 20, address=one)
-    assert (wait(begin(desk, address=other, now=20.0)) > 0) == same
+    tries(desk, 20, origin=Origin(one))
+    assert (wait(begin(desk, origin=Origin(other), now=20.0)) > 0) == same
 
 
 def test_no_name_and_no_address_stand_in_the_table(store, tmp_path):
     with store.changing(PROJECT) as desk:
-        begin(desk, "Wilhelmina", "198.51.100.77")
-        assert desk[0].scalar(select(func.count()).select_from(ATTEMPTS)) == 3
+        begin(desk, "Wilhelmina", Origin("198.51.100.77", "device-of-hers"))
+        remember(*desk, BO, Origin("198.51.100.77", "device-of-hers"), 0.0)
+        assert desk[0].scalar(select(func.count()).select_from(ATTEMPTS)) == 5
     content = (tmp_path / "labels.sqlite").read_bytes()
     assert b"Wilhelmina" not in content
     assert b"198.51.100.77" not in content
+    assert b"device-of-hers" not in content
+
+
+def under_attack(desk, seconds: int = 600, start: float = 0.0) -> None:
+    """Guess at Bo's password from 250 addresses, ten times a second."""
+    for n in range(10 * seconds):
+        begin(desk, origin=Origin(f"10.3.{n % 250}.1"), now=start + n / 10)
+
+
+def test_who_has_got_in_before_is_not_slowed_by_others(desk):
+    """From the same browser, wherever it is; from the same address in any browser."""
+    device = remember(*desk, BO, HOME, 0.0)
+    under_attack(desk)
+    assert wait(begin(desk, origin=AWAY, now=600.0)) > 0
+    assert wait(begin(desk, origin=Origin("198.51.100.1", device), now=600.0)) == 0
+    assert wait(begin(desk, origin=HOME, now=600.0)) == 0
+    assert wait(begin(desk, origin=Origin("10.3.0.1", device), now=600.0)) == 0, "from an attacker's own address"
+
+
+def test_a_known_browser_has_the_few_tries_of_one_address(desk):
+    """So much is a stolen token worth; another person's browser and a made-up one are worth nothing."""
+    known = Origin("10.9.9.9", remember(*desk, BO, HOME, 0.0))
+    theirs = Origin("10.9.9.9", remember(*desk, CY, AWAY, 0.0))
+    assert tries(desk, 1000, origin=known)[:9] == [0, 1, 2, 3, 4, 5, 7, 11, 19]
+    assert wait(begin(desk, origin=theirs, now=1000.0)) == 0
+    under_attack(desk)
+    for origin in (theirs, Origin("10.9.9.9", "A" * 43), Origin("10.9.9.9")):
+        assert wait(begin(desk, origin=origin, now=600.0)) > 0
+
+
+def test_a_known_address_has_few_tries_too(desk):
+    remember(*desk, BO, HOME, 0.0)
+    assert len(tries(desk, 1000)) == 5 + 9
+    for n in range(BY_ADDRESS.free):
+        begin(desk, f"name {n}", AWAY)
+    remember(*desk, BO, AWAY, 0.0)
+    assert wait(begin(desk, origin=AWAY)) > 0
+
+
+def test_the_wrong_tries_of_others_stay_when_a_known_one_gets_in(desk):
+    known = Origin("10.9.9.9", remember(*desk, BO, HOME, 0.0))
+    under_attack(desk)
+    for origin in (known, HOME):
+        for _ in range(6):
+            succeeded(desk, begin(desk, origin=origin, now=600.0))
+    assert wait(begin(desk, origin=AWAY, now=600.0)) > 0
+
+
+def test_a_name_that_nobody_has_is_never_known(desk):
+    device = remember(*desk, BO, HOME, 0.0)
+    for n in range(BY_NAME.free):
+        begin(desk, "nobody", Origin(f"10.1.{n}.1"))
+    assert wait(begin(desk, "nobody", Origin(HOME.address, device))) > 0
+
+
+def test_a_browser_gets_a_token_that_nobody_chose_and_keeps_it(desk):
+    first = remember(*desk, BO, Origin(HOME.address, "planted"), 0.0)
+    assert len(first) == 43
+    assert remember(*desk, BO, Origin(AWAY.address, first), 10.0) == first
+    assert remember(*desk, CY, Origin(HOME.address, first), 10.0) != first
+
+
+def test_after_three_months_nobody_is_known(desk):
+    known = Origin("10.9.9.9", remember(*desk, BO, HOME, 0.0))
+    start = KNOWN_FOR_S - 100
+    under_attack(desk, 200, start)
+    assert [wait(begin(desk, origin=one, now=start + 99)) for one in (known, HOME)] == [0, 0]
+    assert min(wait(begin(desk, origin=one, now=start + 199)) for one in (known, HOME)) > 0
+    begin(desk, now=start + 3 * FORGOTTEN_AFTER_S)
+    assert desk[0].scalar(select(func.count()).select_from(ATTEMPTS)) == 3, "nothing of it is kept"

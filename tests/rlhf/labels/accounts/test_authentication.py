@@ -169,7 +169,7 @@ def test_a_thousand_guesses(store, verifications):
             log_in(opened, "Bo", f"guess number {n}", HOME, float(n))
     assert len(verifications) == 14
     assert refusal(store, "Bo", GOOD, now=1000.0) > 0
-    assert session(store, enter(store, "Bo", address=AWAY, now=1000.0), 1000.0).name == "Bo"
+    assert session(store, enter(store, "Bo", origin=AWAY, now=1000.0), 1000.0).name == "Bo"
 
 
 def test_guesses_at_once_are_few(store, verifications):
@@ -249,7 +249,7 @@ def test_all_of_it_on_postgresql(postgresql_url):
     with ThreadPoolExecutor(8) as pool:
         waits = list(pool.map(lambda n: refusal(store, "Bo", f"guess number {n}"), range(20)))
     assert sum(not wait for wait in waits) == 5
-    assert enter(store, "Bo", address=AWAY)
+    assert enter(store, "Bo", origin=AWAY)
     assert change_password(opening(store), 1, GOOD, OTHER, AWAY, 0.0) is None
     with store.changing(PROJECT) as (connection, project):
         reset = invite_reset(connection, project, "Bo", 0.0)
@@ -258,4 +258,4 @@ def test_all_of_it_on_postgresql(postgresql_url):
     assert session(store, accept(store, reset).token).name == "Bo"
     with store.changing(PROJECT) as (connection, project):
         remove_account(connection, account(connection, project, "Bo").annotator_id)
-    assert refusal(store, "Bo", address=AWAY) == 0
+    assert refusal(store, "Bo", origin=AWAY) == 0

@@ -11,6 +11,7 @@ from label_removal import erase
 from sqlalchemy import select
 from typer.testing import CliRunner
 
+from rlhf.labels.accounts.users import DISABLED
 from rlhf.labels.collection.monitor import (
     HOURS_SHOWN,
     Overview,
@@ -110,6 +111,52 @@ def test_progress(tmp_path):
     assert (found.labels, found.wanted, found.missing, found.from_files) == (6, 8, 2, 0)
     assert (found.skips, found.flags) == ((("unclear prompt", 1),), (("broken", 1),))
     assert numbers(store, end + PLAIN.lease_seconds + 1).progress.in_hands == 0
+
+
+def reach(store: LabelStore, now: float) -> tuple[int, int, int, bool]:
+    """Return the missing labels, those out of reach, the people short, and whether an end is foreseen."""
+    found = numbers(store, now).progress
+    return found.missing, found.out_of_reach, found.people_short, found.pace.hours_left is not None
+
+
+def test_labels_that_nobody_is_left_to_give(tmp_path):
+    """Four tasks for two people each: what one has had, another has to label."""
+    store = opened(tmp_path)
+    open_study(store, "p", PLAIN, label=pairs(4))
+    assert reach(store, START) == (8, 8, 2, False)
+    end = answers(store, PLAIN, {"ann": "gg"})
+    assert reach(store, end) == (6, 4, 1, True), "of each task one label that ann cannot give"
+    end = answers(store, PLAIN, {"ben": "gs"})
+    assert reach(store, end) == (5, 1, 1, True), "ann and ben have had the second, and one label is missing"
+    assert numbers(store, end).progress.pace.hours_left == pytest.approx(4 / 3)
+    end = answers(store, PLAIN, {"ann": "gg", "ben": "gg"})
+    assert reach(store, end) == (1, 1, 1, False)
+    with store.changing("p") as (connection, project):
+        hire(connection, project, "eva")
+    assert reach(store, end) == (1, 0, 0, True)
+
+
+@pytest.mark.parametrize("change", [{"paused_at": 1.0, "paused_reason": "away"}, {"password_hash": DISABLED}])
+def test_who_gets_no_tasks_is_not_counted_on(tmp_path, change):
+    store = opened(tmp_path)
+    open_study(store, "p", PLAIN, label=pairs(1))
+    end = answers(store, PLAIN, {"ann": "g", "ben": ""})
+    assert reach(store, end) == (1, 0, 0, True)
+    with store.changing("p") as (connection, _):
+        connection.execute(ACCOUNT.update().where(ACCOUNT.c.name == "ben").values(change))
+    assert reach(store, end) == (1, 1, 1, False)
+
+
+def test_who_failed_the_qualification_is_not_counted_on_and_a_skip_of_it_is_wrong(tmp_path):
+    store = opened(tmp_path)
+    open_study(store, "p", PLAIN, label=pairs(1), qualification=pairs(2, prefix="q", gold=True))
+    end = answers(store, PLAIN, {"ann": "ggg", "ben": "g", "eva": "ss"})
+    assert reach(store, end) == (1, 0, 0, True), "ben is half way through it"
+    end = answers(store, PLAIN, {"ben": "s"})
+    assert reach(store, end) == (1, 1, 1, False)
+    for name, right in (("ben", 1), ("eva", 0)):
+        found = person(numbers(store, end), name)
+        assert (found.standing, found.why) == (Standing.UNQUALIFIED, f"{right} of 2 qualification tasks were right")
 
 
 def test_labels_over_the_wanted_number_of_one_task_do_not_count_for_another(tmp_path):
@@ -447,7 +494,7 @@ def test_on_both_databases(any_url, tmp_path):
         set_guidelines(connection, project, "one")
         set_guidelines(connection, project, "two")
     end = answers(store, settings, {"ann": "gggggs", "ben": "gbfgg"})
-    found = status(store, "p", end)
+    found = status(store, "p", end).as_dict()
     assert found["progress"]["skips"] == {"unclear prompt": 1}
     assert [one["name"] for one in found["annotators"]] == ["ann", "ben"]
     json.dumps(found, allow_nan=False)
@@ -483,7 +530,7 @@ def test_the_command_prints_one_document_or_tables(tmp_path):
     assert [one["name"] for one in found["annotators"]] == ["ann", "ben"]
     as_text = CliRunner().invoke(app, given)
     assert as_text.exit_code == 0
-    assert re.search(r"progress\.labels +7 ", as_text.stdout)
+    assert re.search(r"labels +7 of 8\n", as_text.stdout)
 
 
 def test_the_command_needs_no_web_package():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -24,8 +25,9 @@ from rlhf.labels.collection.submissions import Receipt, Status, undo
 from rlhf.labels.collection.verdicts import Answer, Side, Verdict
 from rlhf.labels.events import EventKind
 from rlhf.labels.records import Choice, Judgement, TieKind
-from rlhf.labels.store import LabelStore, ProjectLabels, pseudonym
+from rlhf.labels.store import LabelStore, Project, ProjectLabels, pseudonym
 from rlhf.labels.tables import EVENT, LEASE, QUEUE
+from sft.core.errors import DataError
 
 MEMORY = Path("/dev/shm")
 """Where fsync costs nothing, so that more can be tried."""
@@ -238,7 +240,10 @@ class Labelling(RuleBasedStateMachine):
             self.edit_one(held, an_answer(chance))
 
     def edit_one(self, held: Held, answer: Answer) -> None:
-        if held.purpose is not Purpose.QUALIFICATION or not self.tests_are_over(held.person):
+        if held.person in self.paused and held.state is not State.OPEN:
+            with pytest.raises(DataError, match="your work is paused"):
+                self.send(held, len(held.sent), answer)
+        elif held.purpose is not Purpose.QUALIFICATION or not self.tests_are_over(held.person):
             self.answer(held, answer)
 
     def send_again(self, chance: Random) -> None:
@@ -273,6 +278,10 @@ class Labelling(RuleBasedStateMachine):
         closed = [h for h in self.answered(name) if not (is_over and h.purpose is Purpose.QUALIFICATION)]
         last = closed[-1] if closed else None
         named = {"lease_id": last.id, "revision": len(last.sent)} if is_named and last else {}
+        if last and name in self.paused:
+            with desk(self.store, self.study) as (connection, project, study), pytest.raises(DataError, match="paused"):
+                undo(connection, project, study, self.people[name], self.now, **named)
+            return
         for _ in range(chance.randrange(1, 3) if named else 1):
             with desk(self.store, self.study) as (connection, project, study):
                 found = undo(connection, project, study, self.people[name], self.now, **named)
@@ -383,7 +392,7 @@ class Labelling(RuleBasedStateMachine):
         with self.store.reading(PROJECT) as labels:
             self.check_leases(labels.connection)
             self.check_events(labels.connection)
-            self.check_pages(labels.connection)
+            self.check_pages(labels.connection, labels.project)
             self.check_labels(labels)
 
     def check_leases(self, connection: Connection) -> None:
@@ -417,13 +426,19 @@ class Labelling(RuleBasedStateMachine):
         rows = connection.execute(select(*columns, func.count()).group_by(*columns))
         assert {(row[0], EventKind(row[1])): row[2] for row in rows} == {k: n for k, n in wanted.items() if n}
 
-    def check_pages(self, connection: Connection) -> None:
+    def check_pages(self, connection: Connection, project: Project) -> None:
         for name, number in self.people.items():
             closed = self.answered(name)[::-1]
-            past = history(connection, number)
+            past = history(connection, project, number)
             assert [(p.lease_id, p.revision, p.state) for p in past] == [(h.id, len(h.sent), h.state) for h in closed]
             assert [p.verdict for p in past] == [h.answer.verdict for h in closed]
-            assert progress(connection, number, self.now).done == len(closed)
+            is_over = self.tests_are_over(name)
+            standing = [h for h in closed if is_over and h.purpose is Purpose.QUALIFICATION]
+            assert [p.lease_id for p in past if p.stands] == [h.id for h in standing]
+            done = progress(connection, project, number, self.now)
+            skipped = sum(h.answer.verdict is None for h in closed if h not in standing)
+            assert done[2:] == (skipped, len(standing))
+            assert done.labels == len(closed) - skipped - len(standing)
             for purpose in (Purpose.GOLD, Purpose.QUALIFICATION):
                 right = self.right(name, purpose)
                 assert record(connection, number, purpose) == Record(sum(right), len(right))

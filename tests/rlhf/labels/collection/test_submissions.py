@@ -1,12 +1,13 @@
 import pytest
-from queued import LEFT, PLAIN, PROJECT, SKIP, chooses, desk, fill, person, resume
+from queued import LEFT, PLAIN, PROJECT, SKIP, chooses, desk, fill, pause, person, resume
 from sqlalchemy import select
 
-from rlhf.labels.collection.history import Past, Progress, current, history, taken_back
+from rlhf.labels.collection.history import Past, Progress, current, history, taken_back, tasks_in_all
 from rlhf.labels.collection.history import progress as progress_of
+from rlhf.labels.collection.pauses import told, wrong_answers
 from rlhf.labels.collection.queue import Lease, Nothing, Purpose, State, release_expired
 from rlhf.labels.collection.study import Study, set_guidelines
-from rlhf.labels.collection.submissions import Receipt, Status, undo
+from rlhf.labels.collection.submissions import Receipt, Status, closed_reason, undo
 from rlhf.labels.collection.verdicts import Answer, Side, Verdict
 from rlhf.labels.records import Choice, TieKind
 from rlhf.labels.store import LabelStore
@@ -106,7 +107,7 @@ def test_a_clock_that_goes_back_gives_no_seconds_and_keeps_the_order(store, ann)
         first = now_open.label(ann, now=5000.0)
         held = now_open.take(ann, 5000.0)
         now_open.submit(held, now=10.0)
-        assert [past.lease_id for past in history(now_open.connection, ann)] == [held.id, first.id]
+        assert [past.lease_id for past in history(now_open.connection, now_open.project, ann)] == [held.id, first.id]
         assert undo(now_open.connection, now_open.project, PLAIN, ann, 10.0) == held.id
     with store.reading(PROJECT) as found:
         assert [event.seconds for event in found.events()] == [0.0, None, None]
@@ -143,8 +144,8 @@ def test_a_request_is_repeated_also_when_the_study_asks_other_things_by_then(sto
         (Answer(None, reason="  "), "a skipped task needs a reason; choose or write one"),
         (Answer(Verdict.TIE, guideline_version=2), "there are no guidelines of version 2, the newest is 1; reload"),
         (Answer(Verdict.TIE, guideline_version=-1), "there are no guidelines of version -1"),
-        (Answer(Verdict.TIE, reason="a\0b"), "a character that cannot be stored"),
-        (Answer(Verdict.TIE, flag="\ud800"), "a character that cannot be stored"),
+        (Answer(Verdict.TIE, reason="a\0b"), r"U\+0000, which cannot be stored"),
+        (Answer(Verdict.TIE, flag="\ud800"), r"U\+D800, which cannot be stored"),
     ],
 )
 def test_what_cannot_be_stored(store, ann, answer, said):
@@ -230,7 +231,7 @@ def test_undo_goes_back_step_by_step(store, ann):
         assert [undo(*take_back) for _ in range(4)] == [held[2].id, held[1].id, held[0].id, None]
         assert now_open.take(ann).id == held[0].id
         assert [current(now_open.connection, one) for one in held] == [None] * 3
-        assert history(now_open.connection, ann) == []
+        assert history(now_open.connection, now_open.project, ann) == []
     assert labels(store) == []
     with desk(store) as now_open:
         assert now_open.submit(held[1], revision=1).status is Status.CONFLICT
@@ -263,7 +264,7 @@ def test_an_undo_that_is_sent_twice_takes_back_one_answer(store, ann):
         assert [undo(*take_back, **named) for _ in range(3)] == [last.id] * 3
         assert undo(*take_back, lease_id=first.id, revision=0) is None
         assert undo(*take_back, lease_id=99, revision=1) is None
-        assert [past.lease_id for past in history(now_open.connection, ann)] == [first.id]
+        assert [past.lease_id for past in history(now_open.connection, now_open.project, ann)] == [first.id]
 
 
 def test_what_is_undone_goes_back_to_the_queue_after_its_time(store, ann):
@@ -343,7 +344,7 @@ def test_a_qualification_that_is_over_stays_as_it_is(store):
         assert now_open.claim(ann).reason == "unqualified"
         assert undo(*take_back) is None
         assert now_open.submit(second, chooses(second, Choice.B)) == Receipt(Status.REPEATED, 1)
-        with pytest.raises(DataError, match="the qualification is over, its answers stand"):
+        with pytest.raises(DataError, match="came before the work began, and its answer stands"):
             now_open.submit(second, chooses(second, Choice.A), revision=1)
 
 
@@ -353,13 +354,72 @@ def test_a_qualification_that_is_over_stays_as_it_is(store):
 def test_history_and_progress(store, ann):
     day = 86_400.0
     with desk(store) as now_open:
+        mine = (now_open.connection, now_open.project, ann)
         first = now_open.label(ann, SKIP, now=1.0)
-        second = now_open.label(ann, Answer(Verdict.BOTH_BAD), now=day)
-        assert history(now_open.connection, ann) == [
-            Past(second.id, second.prompt[0].content, State.DONE, Verdict.BOTH_BAD, day, 1),
-            Past(first.id, first.prompt[0].content, State.SKIPPED, None, 1.0, 1),
+        second = now_open.label(ann, Answer(Verdict.BOTH_BAD), now=2.0)
+        third = now_open.label(ann, Answer(Verdict.TIE), now=day)
+        assert history(*mine) == [
+            Past(third.id, third.prompt[0].content, State.DONE, Verdict.TIE, day, 1, False),
+            Past(second.id, second.prompt[0].content, State.DONE, Verdict.BOTH_BAD, 2.0, 1, False),
+            Past(first.id, first.prompt[0].content, State.SKIPPED, None, 1.0, 1, False),
         ]
-        assert [past.lease_id for past in history(now_open.connection, ann, limit=1)] == [second.id]
-        assert progress_of(now_open.connection, ann, day) == Progress(2, 2)
-        assert progress_of(now_open.connection, ann, day + 1.0) == Progress(2, 1)
-        assert progress_of(now_open.connection, ann + 1, day) == Progress(0, 0)
+        assert [past.lease_id for past in history(*mine, limit=1)] == [third.id]
+        assert progress_of(*mine, day) == Progress(labels=2, today=2, skipped=1, stands=0)
+        assert progress_of(*mine, day + 2.0) == Progress(2, 1, 1, 0)
+        assert progress_of(*mine[:2], ann + 1, day) == Progress(0, 0, 0, 0)
+        assert tasks_in_all(*mine[:2]) == 3
+
+
+def test_no_count_tells_what_a_task_is_for_before_its_purpose_is_over(store):
+    """Known answers and probes count as labels, and those before the work until it begins."""
+    settings = Study(overlap=1, gold_share=0.5, probe_share=0.5, probe_after=0, qualification_accuracy=0.0)
+    fill(store, 4, gold=[Choice.A] * 3, qualification=[Choice.A] * 2, settings=settings)
+    ann = person(store, "ann")
+    seen, purposes = [], []
+    with desk(store, settings) as now_open:
+        mine = (now_open.connection, now_open.project, ann)
+        while isinstance(held := now_open.claim(ann, float(len(seen))), Lease):
+            purposes.append(held.purpose)
+            now_open.submit(held, now=float(len(seen)))
+            seen.append(progress_of(*mine, float(len(seen))))
+        assert [past.stands for past in history(*mine)] == [False] * (len(seen) - 2) + [True] * 2
+        assert tasks_in_all(*mine[:2]) == 7
+    assert {Purpose.GOLD, Purpose.PROBE, Purpose.LABEL} <= set(purposes)
+    assert [(one.labels, one.stands) for one in seen] == [(1, 0), (0, 2), *((n + 1, 2) for n in range(len(seen) - 2))]
+
+
+def test_who_is_paused_changes_nothing_and_reads_why(store, ann):
+    with desk(store) as now_open:
+        take_back = (now_open.connection, now_open.project, PLAIN, ann, 5.0)
+        held = now_open.label(ann)
+        pause(now_open, ann, "talk to me")
+        for answer in (SKIP, LEFT):
+            with pytest.raises(
+                DataError, match=r"your work is paused \(talk to me\), so answers stay as they are; ask"
+            ):
+                now_open.submit(held, answer, revision=1)
+        with pytest.raises(DataError, match="your work is paused"):
+            undo(*take_back)
+        assert now_open.submit(held) == Receipt(Status.REPEATED, 1)
+        assert "talk to me" in closed_reason(now_open.connection, now_open.project, now_open.take_known(held.id, ann))
+        resume(now_open, ann)
+        assert now_open.submit(held, SKIP, revision=1) == Receipt(Status.STORED, 2)
+        assert closed_reason(now_open.connection, now_open.project, now_open.take_known(held.id, ann)) is None
+        named = {"lease_id": held.id, "revision": 2}
+        assert undo(*take_back, **named) == held.id
+        pause(now_open, ann)
+        assert undo(*take_back, **named) == held.id, "the same request again"
+
+
+def test_a_task_that_went_back_is_not_answered_by_who_is_paused(store, ann):
+    with desk(store) as now_open:
+        held = now_open.take(ann)
+        release_expired(now_open.connection, now_open.project, PLAIN.lease_seconds + 1)
+        pause(now_open, ann)
+        with pytest.raises(DataError, match="your work is paused"):
+            now_open.submit(held)
+
+
+def test_what_paused_somebody_by_itself_does_not_tell_of_known_answers():
+    assert told(wrong_answers(3, 10)) == ""
+    assert told("talk to me, 3 of the last 10 were odd") == "talk to me, 3 of the last 10 were odd"

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from queued import PLAIN, desk, person
 from sqlalchemy import select
 
 from rlhf.labels.collection.pair_files import read_pairs
-from rlhf.labels.collection.queue import Purpose
+from rlhf.labels.collection.queue import Nothing, Purpose
 from rlhf.labels.collection.study import Study, set_study, study
 from rlhf.labels.collection.tasks import Enqueued, Pair, Select, enqueue, reading_order, revise_study, task_ids_of
+from rlhf.labels.collection.verdicts import Answer, Verdict
 from rlhf.labels.importing.batches import BatchWriter
 from rlhf.labels.records import Choice, Judgement
 from rlhf.labels.store import LabelStore
 from rlhf.labels.tables import QUEUE, TASK
+from rlhf.labels.trust.ranking import rank_models
 from sft.core.errors import DataError
 from sft.core.text import user
 
@@ -74,6 +77,51 @@ def test_a_pair_that_was_imported_is_the_same_task(any_url: str) -> None:
         (task,) = connection.execute(select(TASK)).all()
         assert task_ids_of(connection, project, [made, pair(2)]) == [task.id]
     assert (task.response_a, task.model_a, task.response_b) == ("bad 1", "m:2", "good 1")
+
+
+def test_the_same_texts_of_other_models_are_one_task(any_url: str) -> None:
+    store = LabelStore(any_url, create=True)
+    others = [pair(1)._replace(model_a=a, model_b=b) for a, b in (("m:2", "m:1"), (None, None), ("m:3", "m:4"))]
+    turned = Pair(user("prompt 1"), "bad 1", "good 1", "m:5", "m:6")
+    elsewhere = pair(1)._replace(prompt=user("prompt 1 "))
+    found = put(store, [pair(1), *others, turned, elsewhere, pair(2)])
+    assert found == Enqueued(queued=3, already=4, identical=0, empty=0, at_random=3)
+    assert put(store, [pair(1, gold=Choice.A)._replace(model_a="m:7")], Purpose.GOLD).already == 1
+    assert len(queued(store, "position")) == 3
+    with store.changing("p") as (connection, project):
+        tasks = {row.response_a + row.prompt: row.id for row in connection.execute(select(TASK).join(QUEUE))}
+        assert len(tasks) == 3
+        (one,) = task_ids_of(connection, project, [others[2], turned])
+        assert task_ids_of(connection, project, [pair(1)]) == [one]
+        assert task_ids_of(connection, project, [pair(1), elsewhere, pair(2), pair(3)]) == sorted(tasks.values())
+
+
+def test_a_label_counts_for_all_models_that_wrote_the_texts(any_url: str) -> None:
+    store = LabelStore(any_url, create=True)
+    other, turned = (
+        pair(1)._replace(model_a="m:3", model_b=None),
+        Pair(user("prompt 1"), "bad 1", "good 1", "m:4", "m:1"),
+    )
+    with store.changing("p") as (connection, project):
+        set_study(connection, project, PLAIN)
+    put(store, [pair(1), other, turned, pair(2)])
+    ann, bob = person(store, "ann"), person(store, "bob")
+    with desk(store) as now_open:
+        for who in (ann, ann, bob, bob):
+            held = now_open.take(who)
+            now_open.submit(held, Answer(Verdict.LEFT_CLEARLY if "good" in held.left else Verdict.RIGHT_CLEARLY))
+        assert [now_open.claim(who) for who in (ann, bob)] == [Nothing("done"), Nothing("done")]
+    with store.reading("p") as labels:
+        found = labels.judgements()
+    assert len(found) == 4
+    for label in found:
+        ordered = label if label.response_a.startswith("good") else label.swapped()
+        assert (ordered.choice, ordered.model_a, ordered.model_b) == (Choice.A, "m:1", "m:2")
+        assert ordered.also_models == ((("m:1", "m:4"),) if "1" in label.response_a else ())
+    ranking = rank_models(found)
+    assert (ranking.games, ranking.left_out) == (6, 0)
+    assert [(m.model, m.wins, m.losses) for m in ranking.models if m.model == "m:1"] == [("m:1", 6, 0)]
+    assert {(m.model, m.losses) for m in ranking.models if m.model != "m:1"} == {("m:2", 4), ("m:4", 2)}
 
 
 def test_a_known_choice_is_kept_in_the_order_of_the_task(any_url: str) -> None:
@@ -188,8 +236,35 @@ def test_a_known_choice_can_be_asked_for(tmp_path: Path) -> None:
     found = read_pairs(write(tmp_path / "f.jsonl", rows), seed=0, needs_gold=True)
     assert [p.gold for p in found.pairs] == [Choice.TIE]
     assert [row.line for row, _ in found.bad] == [1]
-    with pytest.raises(DataError, match=r"none of its 1 rows .* line 1: missing column: 'gold'"):
-        read_pairs(write(tmp_path / "g.jsonl", rows[:1]), seed=0, needs_gold=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("more", "give the column gold to every row"),
+        ("glod", "name 'glod' gold"),
+        ("Gold", "name 'Gold' gold"),
+        ("gold_label", "name 'gold_label' gold"),
+    ],
+)
+def test_without_a_known_choice_the_remedy_is_said(tmp_path: Path, name: str, remedy: str) -> None:
+    path = write(tmp_path / "g.jsonl", [{"prompt": "q", "answers": ["x", "y"], name: "a"}])
+    with pytest.raises(DataError) as caught:
+        read_pairs(path, seed=0, needs_gold=True)
+    found = f"(found prompt, answers, {name})"
+    assert (
+        f"none of its 1 rows gives a pair of answers; the first: line 1: missing column: 'gold', a, b or tie {found}"
+        in str(caught.value)
+    )
+    assert f"; {remedy}; repair it" in str(caught.value)
+
+
+def test_an_empty_cell_is_no_known_choice(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text("prompt,response_a,response_b,gold\nq,x,y,\nr,x,y,b\n")
+    assert [p.gold for p in read_pairs(path, seed=0).pairs] == [None, Choice.B]
+    found = read_pairs(path, seed=0, needs_gold=True)
+    assert ([p.gold for p in found.pairs], [row.line for row, _ in found.bad]) == ([Choice.B], [2])
 
 
 def test_of_many_answers_some_pairs_are_drawn(tmp_path: Path) -> None:

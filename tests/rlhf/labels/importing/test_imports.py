@@ -1,3 +1,4 @@
+import gc
 import gzip
 import json
 import os
@@ -70,6 +71,42 @@ def test_duplicates_far_apart_are_found(tmp_path):
     assert (report.comparisons, report.duplicates, report.quarantined) == (2500, 6, 1)
 
 
+def test_rows_of_an_earlier_file_are_found_among_new_ones(tmp_path):
+    lines = [row(n) for n in range(1200)]
+    read(tmp_path, *lines[:600])
+    report = read(tmp_path, *lines, name="longer.jsonl")
+    assert (report.comparisons, report.duplicates) == (600, 600)
+    assert counts(tmp_path) == (1200, 1200, 0, 2)
+
+
+def test_columns_that_only_some_rows_have(tmp_path):
+    """One row in a later batch has what no row before it had."""
+    lines = [row(n) for n in range(1500)]
+    read(tmp_path, *lines, row(1500, strength=2, model_a="m", annotator="ann", attribute="kind", time=5, split="test"))
+    with store_in(tmp_path).reading("p") as labels:
+        (found,) = labels.judgements("kind")
+        assert (found.strength, found.model_a, found.annotator) == (2, "m", "ann")
+        assert (found.time, found.split, found.line) == (5, "test", 1501)
+        others = labels.judgements()
+    assert {(j.strength, j.model_a, j.annotator, j.time, j.split) for j in others} == {(None,) * 5}
+    assert len(others) == 1500
+
+
+def test_the_search_for_garbage_is_as_before_also_after_an_error(tmp_path):
+    found = gc.get_threshold()
+    broken = tmp_path / "broken.jsonl.gz"
+    broken.write_bytes(gzip.compress("".join(row(n) for n in range(2, 2000)).encode())[:-8] + b"wrongsum")
+    gc.set_threshold(600, 11, 12)
+    try:
+        read(tmp_path, row(1))
+        assert gc.get_threshold() == (600, 11, 12)
+        with pytest.raises(DataError, match="is damaged after line"):
+            import_file(store_in(tmp_path), "p", broken)
+        assert gc.get_threshold() == (600, 11, 12)
+    finally:
+        gc.set_threshold(*found)
+
+
 def test_a_row_put_aside_can_come_back_after_a_repair_of_the_mapping(tmp_path):
     line = json.dumps({"prompt": "p", "response_a": "x", "response_b": "y", "vote": "b"}) + "\n"
     read(tmp_path, row(1), line)
@@ -88,6 +125,19 @@ def test_rates_and_lengths(tmp_path):
     assert report.answer_lengths == (8, 13 / 8, 1, 3, 3)
 
 
+def test_rates_leave_out_equal_lengths_and_unknown_sides(tmp_path):
+    equal, unequal = row(1, response_a="x", label="b"), row(2, label="b")
+    report = read(tmp_path, equal, unequal, row(3, label="tie"))
+    assert report.left_rate is not None
+    assert report.longer_rate is not None
+    assert (report.left_rate.value, report.left_rate.n) == (0, 2)
+    assert (report.longer_rate.value, report.longer_rate.n) == (0, 1)
+    winners = read(tmp_path, json.dumps({"prompt": "p", "chosen": "xx", "rejected": "y"}) + "\n", name="trl.jsonl")
+    assert winners.left_rate is None
+    assert winners.longer_rate is not None
+    assert (winners.longer_rate.value, winners.longer_rate.n) == (1, 1)
+
+
 def test_contradictions_of_one_annotator_also_across_files_and_sides(tmp_path):
     same = {"annotator": "ann"}
     first = read(tmp_path, row(1, **same), row(2, **same), row(3, **same), row(3, **same, strength=2), row(4))
@@ -98,6 +148,14 @@ def test_contradictions_of_one_annotator_also_across_files_and_sides(tmp_path):
     )
     assert report.contradictions == 1
     assert report.annotators == 2
+
+
+@pytest.mark.parametrize("between", [0, 2500])
+def test_a_contradiction_within_one_file(tmp_path, between):
+    """The two rows stand in one batch, or in batches of their own."""
+    others = [row(n, annotator="ann") for n in range(1, between + 1)]
+    report = read(tmp_path, row(0, annotator="ann"), *others, row(0, annotator="ann", label="b"))
+    assert report.contradictions == 1
 
 
 def test_prompts_in_two_splits(tmp_path):

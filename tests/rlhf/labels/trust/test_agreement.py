@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score
 from voters import judge, needs_pandalm, pandalm, rows
 
 from rlhf.labels.records import Choice, Judgement
-from rlhf.labels.trust.agreement import Agreement, agreement, cohen_kappa, raw_agreement, tabulate, value_counts
+from rlhf.labels.trust.agreement import Agreement, agreement, raw_agreement
+from rlhf.labels.trust.votes import tabulate, value_counts
 from sft.core.statistics import Estimate
-from sft.core.text import user
 
 A, B, TIE = Choice.A, Choice.B, Choice.TIE
 EXAMPLE = rows({"ann": "aabbabtabbat.", "bob": "aabbabtab.aab", "cid": "abbbattabbaab"})
@@ -24,36 +23,6 @@ def value(estimate: Estimate | None) -> float:
 
 def agreed(judgements: list[Judgement], seed: int = 0) -> Agreement:
     return agreement(tabulate(judgements), seed=seed, resamples=100)
-
-
-# The table
-
-
-def test_table_of_votes():
-    swapped = judge("q", A, "bob").swapped()
-    votes = tabulate([judge("p", A, "bob"), swapped, judge("p", B, "ann"), judge("P ", B), judge("p", TIE, "bob")])
-    assert votes.annotators == ("ann", "bob")
-    assert votes.item_N.tolist() == [0, 1, 0, 2]
-    assert votes.annotator_N.tolist() == [1, 1, 0, -1]
-    assert votes.source_N.tolist() == [4, 1, 2, 3]  # bob's later word on p
-    assert votes.value_N[0] == 1
-    assert votes.prompt_I.tolist() == [0, 1, 0]  # "P " is the prompt "p", but another pair
-    assert (votes.a_is_N == votes.left_is_N).all()
-    assert (votes.repeated, votes.identical) == (1, 0)
-
-
-def test_identical_answers_are_counted_but_no_vote():
-    same = Judgement(user("p"), "x", "x", A, "ann", 1, "d")
-    votes = tabulate([same, judge("p", A, "ann")])
-    assert (votes.identical, len(votes.pairs), len(votes.item_N)) == (1, 1, 1)
-
-
-def test_an_answer_has_one_number_in_all_pairs_of_its_prompt():
-    def pair(first: str, second: str) -> Judgement:
-        return Judgement(user("p"), first, second, A, "ann", 1, "d")
-
-    numbers = tabulate([pair("x", "y"), pair("y", "z"), pair("z", "x")]).answers_I2
-    assert sorted(numbers.ravel().tolist()) == [0, 0, 1, 1, 2, 2]
 
 
 # The coefficients
@@ -97,23 +66,6 @@ def test_alpha_against_krippendorff(judgements: list[Judgement]):
         return
     for level, estimate in (("nominal", found.krippendorff_nominal), ("ordinal", found.krippendorff_ordinal)):
         assert value(estimate) == pytest.approx(krippendorff.alpha(cells, level_of_measurement=level), abs=1e-9)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.text("abt", min_size=8, max_size=8), st.text("abt", min_size=8, max_size=8))
-def test_kappa_against_scikit_learn(ann: str, bob: str):
-    judgements = rows({"ann": ann, "bob": bob, "cid": "ab......"})
-    kappa = cohen_kappa(tabulate(judgements), "bob", "ann")
-    if len(set(ann + bob)) == 1:
-        assert kappa is None
-    else:
-        assert kappa == pytest.approx(cohen_kappa_score(list(ann), list(bob)), abs=1e-12)
-        only_two = agreed(rows({"ann": ann, "bob": bob}))
-        assert value(only_two.cohen_kappa) == pytest.approx(kappa, abs=1e-12)
-
-
-def test_kappa_of_strangers_is_none():
-    assert cohen_kappa(tabulate(rows({"ann": "ab..", "bob": "..ab"})), "ann", "bob") is None
 
 
 @needs_pandalm

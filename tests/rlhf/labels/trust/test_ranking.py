@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, special
 from voters import judge, needs_pandalm, pandalm
 
 from rlhf.labels.records import Choice, Judgement
@@ -109,6 +109,32 @@ def test_a_model_that_won_everything_has_a_finite_score():
     assert [m.score.value for m in only_ties.models] == pytest.approx([0, 0], abs=1e-9)
     one_prompt = rank_models([game("p", "x", "y", A)])
     assert one_prompt.models[0].score.ci[0] < 0 < one_prompt.models[0].score.ci[1]
+
+
+def test_a_model_that_won_against_several_has_a_finite_score_too():
+    ranking = rank_models(
+        [*(game(f"p{n}", "x", "y", A) for n in range(40)), *(game(f"q{n}", "x", "z", A) for n in range(3))]
+    )
+    assert [m.model for m in ranking.models] == ["x", "z", "y"]
+    scores_K = np.array([m.score.value for m in ranking.models])
+    assert 2 < scores_K[0] < 6
+    # the gradient of the log posterior at the scores, up to their common constant c, which the prior sets
+    c = optimize.brentq(lambda c: (0.5 - special.expit(scores_K + c)).sum(), -9, 9)
+    lost_N = special.expit(-(scores_K[0] - scores_K[1:]))
+    pull_K = 0.5 - special.expit(scores_K + c)
+    assert pull_K[1:] == pytest.approx([3 * lost_N[0], 40 * lost_N[1]], abs=1e-6)
+    assert pull_K[0] == pytest.approx(-(3 * lost_N[0] + 40 * lost_N[1]), abs=1e-6)
+
+
+def test_one_judgement_is_a_game_of_every_pair_of_models_that_wrote_the_answers():
+    plain = game("p", "x", "y", A)
+    also = replace(plain, also_models=(("y", "z"), ("v", "v")))
+    for given in (also, also.swapped()):
+        ranking = rank_models([given])
+        assert [(m.model, m.wins, m.losses) for m in ranking.models] == [("x", 1, 0), ("y", 1, 1), ("z", 0, 1)]
+        assert not any(math.isnan(m.clustered_error) for m in ranking.models)
+    unknown = replace(also, model_a=None, also_models=())
+    assert (rank_models([also, unknown]).games, rank_models([also, unknown]).left_out) == (2, 1)
 
 
 def test_models_that_never_met_stand_in_groups():

@@ -23,6 +23,8 @@ def test_shape_of_the_json():
     found = json.loads(json.dumps(report(named).as_dict(), allow_nan=False))
     for name in ("raw", "cohen_kappa", "fleiss_kappa", "krippendorff_nominal", "krippendorff_ordinal"):
         assert found["agreement"][name].keys() == {"value", "ci", "n"}
+    for name in ("cohen_kappa_linear", "cohen_kappa_quadratic"):
+        assert found["graded_agreement"][name].keys() == {"value", "ci", "n"}
     rates = ("agreement", "left", "longer", "tie", "skill", "side_bias")
     for annotator in found["annotators"]:
         assert annotator.keys() >= {"name", "n", "suspicious", "why", *rates}

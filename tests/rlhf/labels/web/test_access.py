@@ -348,6 +348,29 @@ def test_a_session_that_cannot_be_looked_up_is_an_error_and_not_nobody(app, stor
     assert (response.status_code, is_safe(response)) == (503, True)
 
 
+def test_an_error_is_a_page_for_a_browser_and_json_for_a_program(app, annotator, owner):
+    for token, way in (("", 'href="/"'), (annotator, 'href="/label"'), (owner, 'href="/dashboard"')):
+        page = browser(app, token).get("/own" if token == annotator else "/desk", headers={"accept": "text/html"})
+        if token:
+            assert (page.status_code, way in page.text, "app.css" in page.text) == (403, True, True)
+        nowhere = browser(app, token).get("/nowhere")
+        assert (nowhere.status_code, 'href="/"' in nowhere.text) == (404, True)
+        assert "<h1>No such page</h1>" in nowhere.text
+    for accept in ("application/json", "application/json;q=0.9, */*"):
+        response = browser(app).get("/nowhere", headers={"accept": accept})
+        assert (response.status_code, set(response.json())) == (404, {"error"})
+    both = browser(app).get("/nowhere", headers={"accept": "text/html,application/json"})
+    assert both.headers["content-type"].startswith("text/html")
+
+
+def test_who_comes_by_another_name_learns_no_project(store, clock):
+    with store.changing("secret-project"):
+        pass
+    client = browser(join(Site(store, "secret-project", clock), [stand_in()], [HOST]))
+    assert "secret-project" in client.get("/nowhere").text
+    assert "secret-project" not in client.get("/open", headers={"host": "evil.tld"}).text
+
+
 def test_an_error_page_shows_markup_as_text(app):
     assert "<script>" not in browser(app).get("/<script>alert(1)</script>").text
 

@@ -195,7 +195,10 @@ def test_labelling_by_program(app, store, clock):
     assert call("/labels", **label) == {"status": "repeated", "revision": 1}
     assert events(store) == 2
     assert "revision is 1" in call("/labels", 409, **{**label, "verdict": "tie"})["error"]
-    assert client.get("/api/v1/progress", headers=bearer(token)).json() == {"done": 1, "today": 1}
+    assert client.get("/api/v1/progress", headers=bearer(token)).json() == {
+        **{"labels": 1, "today": 1, "skipped": 0, "stands": 0},
+        "tasks": 5,
+    }
     assert call("/undo") == {"lease_id": task["lease_id"]}
     skip = {**label, "revision": 2, "verdict": None, "reason": "", "attributes": {}}
     assert "a skipped task needs a reason" in call("/labels", 422, **skip)["error"]
@@ -252,6 +255,20 @@ def test_the_description_is_of_the_json_routes_alone(app, tokens):
     }
     for path in ("/docs", "/redoc", "/openapi.json"):
         assert browser(app, tokens["Ada"]).get(path).status_code == 404
+
+
+def test_the_description_says_how_to_log_in(app, tokens):
+    found = browser(app).get("/api/v1/openapi.json", headers=bearer(tokens["Bo"])).json()
+    scheme = found["components"]["securitySchemes"]["session"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert found["security"] == [{"session": []}]
+    own = {
+        path: route["security"]
+        for path, routes in found["paths"].items()
+        for route in routes.values()
+        if "security" in route
+    }
+    assert own == {"/api/v1/session": []}, "all others want what is said for all"
 
 
 def test_our_files_are_kept_by_browsers_for_as_long_as_they_stay(app):

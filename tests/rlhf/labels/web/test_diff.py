@@ -40,11 +40,36 @@ def test_markup_in_an_answer_is_text():
 
 def test_more_work_is_done_by_lines_and_the_most_is_left():
     words = "a b c d e " * 400
-    by_lines = difference(f"{words}\nx\n", f"{words}\ny\n")
+    by_lines = difference(f"{words}\n\nx\n", f"{words}\n\ny\n")
     assert by_lines.unit == "lines"
     assert by_lines.left.endswith("<del>x</del>\n")
     assert difference("x\n" * 5000, "y\n" * 5000) is None
-    assert difference("x\n" * 500, "x\n" * 500 + "y\n") is None
+    assert difference("x\n" * 900, "x\n" * 900 + "y\n") is None
+
+
+def every_other(own: str, end: str, pieces: int = 1900) -> str:
+    """Return pieces of which each second is this answer's own: difflib looks at the rest again after each."""
+    return "".join(f"both{n}{end}{own}{n}{end}" for n in range(pieces))
+
+
+def test_steps_are_counted_through_the_whole_comparison():
+    assert difference(every_other("l", " ", 500), every_other("r", " ", 500)).unit == "words"
+    assert difference(every_other("l", " "), every_other("r", " ")).unit == "lines"
+    assert difference(every_other("l", "\n"), every_other("r", "\n")) is None
+
+
+def test_texts_whose_signs_are_looked_at_one_by_one_are_not_compared():
+    hidden = "word\u200b " * 10_000
+    assert difference("left " + hidden, "right " + hidden) is None
+    assert difference("left \u200b", "right").unit == "words"
+
+
+def test_the_empty_lines_between_paragraphs_are_no_lines_of_their_own():
+    """Six hundred that are equal to six hundred others would be too much work."""
+    left, right = ("".join(f"{own} {n} a b c d e f\n\n" for n in range(600)) for own in ("old", "new"))
+    found = difference(left, right)
+    assert found.unit == "lines"
+    assert found.left.startswith("<del>old 0 a b c d e f</del>\n\n<del>")
 
 
 @pytest.mark.parametrize(("left", "right"), [("", ""), ("", "a"), ("   ", "\n")])

@@ -5,9 +5,10 @@ import pytest
 pytest.importorskip("playwright")
 pytest.importorskip("fastapi")
 
-from label_site import COOKIE, Opening, Person, add_person, add_tasks, events
+from label_site import COOKIE, PROJECT, Opening, Person, add_person, add_tasks, events
 from playwright.sync_api import Page, expect
 
+from rlhf.labels.accounts.users import pause
 from rlhf.labels.collection.tasks import Pair
 from rlhf.labels.store import LabelStore
 from sft.core.text import user
@@ -96,6 +97,8 @@ def test_a_whole_run_by_mouse_without_scripts(opened: Opening, store: LabelStore
     page.fill("#reason", "shorter")
     follow(page, "#submit")
     assert events(store) == [("label", "left", 1.0, None, "shorter"), ("label", "right", None, "honest", None)]
+    assert page.locator(".saved").get_attribute("role") == "status"
+    assert page.locator(".saved").inner_text() == "Saved: Left slightly better"
     page.click("summary:has-text('Flag')")
     page.select_option("#flag-kind", "Unsafe or harmful")
     page.click("summary:has-text('Skip')")
@@ -125,6 +128,21 @@ def test_a_whole_run_by_mouse_without_scripts(opened: Opening, store: LabelStore
     assert page.locator(".left .differences").is_visible()
     follow(page, "nav >> text=Guidelines")
     assert page.locator(".document strong").inner_text() == "helps"
+
+
+def test_an_answer_that_is_closed_is_read_with_the_keys_that_read(opened: Opening, store: LabelStore, person: Person):
+    page = opened()
+    answered = page.url
+    submit(page, "1")
+    with store.changing(PROJECT) as (connection, project):
+        pause(connection, project, person.name, "a word first", 1.0)
+    page.goto(answered)
+    assert "a word first" in page.locator(".notice").inner_text()
+    press(page, "d")
+    assert page.locator(".left del").is_visible()
+    press(page, "d", "s", "f", "1", "Enter", "g")
+    assert page.locator("dialog[open]").get_attribute("id") == "guidelines"
+    assert len(events(store)) == 1
 
 
 def test_a_reload_loses_nothing(opened: Opening, store: LabelStore):

@@ -5,11 +5,13 @@ import pytest
 pytest.importorskip("playwright")
 pytest.importorskip("fastapi")
 
-from label_site import Opening, Person, add_person, add_tasks
+from label_site import PROJECT, Opening, Person, add_person, add_tasks
 from playwright.sync_api import Page
 
+from rlhf.labels.accounts.users import pause
 from rlhf.labels.collection.tasks import Pair
 from rlhf.labels.store import LabelStore
+from rlhf.labels.tables import LEASE
 from sft.core.text import Message
 
 TEXT = "A `code` **b** [l](u)\n\n> quote\n\n```py\nx\n```\n\n| a | b |\n|---|---|\n| 1 | 2 | 3 |\n\n\u202e"
@@ -76,9 +78,38 @@ def test_every_text_has_enough_contrast(opened: Opening, scheme: str):
     page.keyboard.press("1")
     with page.expect_navigation():
         page.keyboard.press("Enter")
-    for path, at_least in (("/label", 8), ("/history", 8), ("/guidelines", 6), ("/label/99", 6), ("/password", 5)):
+    assert page.locator(".saved").is_visible()
+    check_contrast(page, 8)
+    page.goto("/nowhere")
+    check_contrast(page, 3)
+    for path, at_least in (
+        ("/label/abc", 8),
+        ("/label", 8),
+        ("/history", 8),
+        ("/guidelines", 6),
+        ("/label/99", 6),
+        ("/password", 5),
+    ):
         page.goto(path)
         check_contrast(page, at_least)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_cannot_be_changed_can_be_read(opened: Opening, store: LabelStore, person: Person, scheme: str):
+    page = opened(color_scheme=scheme, viewport={"width": 1440, "height": 900})
+    answered = page.url
+    page.keyboard.press("1")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    with store.changing(PROJECT) as (connection, project):
+        pause(connection, project, person.name, "Please read the guidelines again.", 1.0)
+        connection.execute(LEASE.update().values(purpose="qualification"))
+    for path, at_least in (("/label", 8), ("/history", 9), (answered, 30)):
+        page.goto(path)
+        check_contrast(page, at_least)
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px"
 
 
 def test_dark_is_dark_and_light_is_light(opened: Opening):

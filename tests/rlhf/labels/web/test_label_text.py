@@ -10,7 +10,7 @@ pytest.importorskip("markdown_it")
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rlhf.labels.web.text import FORMATTED_AT_MOST, formatted, marked
+from rlhf.labels.web.text import FORMATTED_AT_MOST, MOST_WORK, can_be_formatted, formatted, marked, work
 
 TAGS = {"blockquote", "br", "code", "div", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span"}
 TAGS |= {"strong", "table", "tbody", "td", "th", "thead", "tr", "ul"}
@@ -129,6 +129,27 @@ def test_long_texts_are_not_formatted():
     html = formatted("**a** " + "x" * (FORMATTED_AT_MOST - 5))
     assert "too long to be formatted" in html
     assert "**a**" in html
+
+
+@pytest.mark.parametrize("sign", ["![", "[a](", "<a>", "*_", "- ", "a\n", "> a\n", "- a\n  - b\n", "&amp;", "|a", "~~"])
+def test_texts_with_many_signs_are_not_formatted(sign):
+    """Each makes Markdown slow: 10 µs and more for every one."""
+    assert "too long to be formatted" not in formatted(sign * 20)
+    assert "too long to be formatted" in formatted(sign * (MOST_WORK + 1))
+
+
+def test_all_texts_of_a_task_are_formatted_or_none_is():
+    half = "- a\n" * (MOST_WORK // 4)
+    assert work(half) == MOST_WORK // 2
+    assert can_be_formatted([half, half])
+    assert not can_be_formatted([half, half, "a\n"])
+    assert can_be_formatted(["x" * 50_000] * 2)
+    assert not can_be_formatted(["x" * 50_000] * 2 + ["x"])
+
+
+def test_what_stands_beside_a_hidden_character_is_work():
+    assert work("a" * 80) == 0
+    assert work("a" * 79 + "\u200b\n" + "b" * 80) == 10 + 1
 
 
 SIGNS = st.sampled_from(

@@ -4,6 +4,7 @@ import pytest
 from entrants import GOOD, OTHER, enter, hash_cheaply, invited, joined, new_store, session
 from visits import HOST, OURS, Clock, browser
 
+from rlhf.labels.accounts.attempts import Origin, begin
 from rlhf.labels.accounts.sessions import csrf_token
 from rlhf.labels.accounts.users import Role, invite_reset
 from rlhf.labels.store import LabelStore
@@ -47,6 +48,10 @@ def token_of(response) -> str:
     return re.match(rf"{NAME}=([\w-]{{43}});", response.headers["set-cookie"]).group(1)
 
 
+def device_of(response) -> str:
+    return re.search(rf"{NAME}-device=([\w-]{{43}});", response.headers["set-cookie"]).group(1)
+
+
 def problem(response) -> str:
     return re.search(r'role="alert">([^<]*)<', response.text).group(1)
 
@@ -55,7 +60,9 @@ def test_log_in_gives_a_cookie_that_scripts_and_other_sites_do_not_get(app, stor
     joined(store, "Bo", now=clock())
     response = log_in(browser(app))
     assert (response.status_code, response.headers["location"]) == (303, "/")
-    assert response.headers["set-cookie"] == f"{NAME}={token_of(response)}; HttpOnly; Path=/; SameSite=strict"
+    rules = "HttpOnly; {}Path=/; SameSite=strict"
+    device = f"{NAME}-device={device_of(response)}; {rules.format('Max-Age=7776000; ')}"
+    assert response.headers["set-cookie"] == f"{NAME}={token_of(response)}; {rules.format('')}, {device}"
     assert session(store, token_of(response), clock()).name == "Bo"
 
 
@@ -65,8 +72,9 @@ def test_by_https_the_cookie_is_secure(store, clock):
     response = browser(join(site, [login.pages(site)], [HOST])).post(
         "/login", data={"name": "Bo", "password": GOOD}, headers={"origin": f"https://{HOST}"}
     )
-    cookie = response.headers["set-cookie"]
-    assert re.fullmatch(rf"__Host-{NAME}=[\w-]{{43}}; HttpOnly; Path=/; SameSite=strict; Secure", cookie)
+    cookies = response.headers["set-cookie"]
+    rules = r"=[\w-]{43}; HttpOnly; (Max-Age=\d+; )?Path=/; SameSite=strict; Secure"
+    assert re.fullmatch(f"__Host-{NAME}{rules}, __Host-{NAME}-device{rules}", cookies)
 
 
 def test_a_session_from_before_the_log_in_is_not_the_one_after(app, store, clock):
@@ -108,6 +116,38 @@ def test_who_guesses_locks_out_only_the_own_address(app, store, clock):
         clock.now += 1
     assert log_in(browser(app, address="203.0.113.9")).status_code == 429
     assert log_in(browser(app, address="10.0.0.1")).status_code == 303
+
+
+def test_a_browser_that_was_in_before_gets_in_while_others_guess(app, store, clock):
+    invitation = f"/invite/{invited(store, now=clock())}"
+    joined_with = browser(app, address="203.0.113.1")
+    assert send(joined_with, invitation, name="Bo", password=GOOD, again=GOOD).status_code == 303
+    came_back = browser(app)
+    device = device_of(log_in(came_back))
+    assert came_back.cookies[f"{NAME}-device"] == device
+    token = came_back.cookies[NAME]
+    assert "-device" not in send(came_back, "/logout", csrf=csrf_token(token)).headers["set-cookie"]
+    with Site(store, "p").changing() as (connection, project):
+        for n in range(6000):
+            begin(connection, project, "Bo", 1, Origin(f"10.3.{n % 250}.1"), clock() + n / 10)
+    clock.now += 600
+    assert log_in(browser(app, address="203.0.113.99")).status_code == 429
+    for client in (came_back, joined_with):
+        again = log_in(client)
+        assert (again.status_code, token_of(again) != token) == (303, True)
+    assert device_of(again) == joined_with.cookies[f"{NAME}-device"] != device
+
+
+def test_a_planted_token_of_a_browser_is_not_taken_over(app, store, clock):
+    joined(store, "Bo", now=clock())
+    assert device_of(log_in(browser(app, "A" * 43, cookie=f"{NAME}-device"))) != "A" * 43
+
+
+@pytest.mark.parametrize("name", ["\0", "Bo\0"])
+def test_a_name_that_cannot_be_stored(app, store, name):
+    response = log_in(browser(app), name)
+    assert (response.status_code, "U+0000" in problem(response)) == (422, True)
+    assert response.headers.get("set-cookie") is None
 
 
 def test_the_name_stays_in_the_form_as_text(app):

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.core.result import Ok
 from schemathesis.openapi import from_dict
 from schemathesis.schemas import APIOperation
@@ -109,8 +110,13 @@ def test_bodies_that_the_description_allows(served, route, name):
 @pytest.mark.parametrize("name", PEOPLE)
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_bodies_that_the_description_forbids(served, route, name):
+    """Not those where only the log-in is forbidden: who sends is chosen here."""
+
+    def is_of_body(case):
+        return case.meta.components[ParameterLocation.BODY].mode is GenerationMode.NEGATIVE
+
     @seeded
-    @given(served.operations[route].as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    @given(served.operations[route].as_strategy(generation_mode=GenerationMode.NEGATIVE).filter(is_of_body))
     def check(case):
         status = served.send(route, name, case.body, case.media_type).status_code
         assert status in ({400, 422} if route == "POST /session" or name == "Bo" else ROUTES[route][name])
@@ -142,7 +148,12 @@ LABELS = st.fixed_dictionaries(
 @given(data=st.data())
 def test_a_session_of_labelling(served, data):
     """Tasks are claimed, answered, answered again and taken back, and what is counted is what was stored."""
-    done = served.send("GET /progress", "Bo").json()["done"]
+
+    def answered_so_far() -> int:
+        progress = served.send("GET /progress", "Bo").json()
+        return progress["labels"] + progress["skipped"]
+
+    done = answered_so_far()
     stored = None
     for route in data.draw(st.lists(STEPS, max_size=15)):
         if route == "label":
@@ -162,7 +173,7 @@ def test_a_session_of_labelling(served, data):
             assert response.status_code in ROUTES[route]["Bo"]
             if route == "POST /undo" and response.json()["lease_id"] is not None:
                 done, stored = done - 1, None
-        assert served.send("GET /progress", "Bo").json()["done"] == done
+        assert answered_so_far() == done
 
 
 @pytest.mark.parametrize("name", PEOPLE)

@@ -254,6 +254,27 @@ def test_old_numbers_are_computed_again_only_where_something_happened(served):
     assert watch.doubts() is watch.doubts()
 
 
+def test_labels_that_wait_for_more_people(served):
+    def done_in() -> str:
+        return re.search(r"<h2>Done in</h2>(.*?)</section>", served.get("/dashboard"), re.DOTALL)[1]
+
+    assert "cannot come" not in done_in()
+    assert "Assumed:" in done_in()
+    with served.store.changing("p") as (connection, _):
+        connection.execute(ACCOUNT.update().where(ACCOUNT.c.name != "ann").values(paused_at=1.0, paused_reason="away"))
+    progress = api(served)["progress"]
+    assert 0 < progress["out_of_reach"] < progress["missing"]
+    found = re.sub(r"\s+", " ", done_in())
+    wanted = f"<b>{progress['out_of_reach']} labels</b> cannot come at any pace: nobody is left who may label"
+    assert wanted in found
+    assert "1 more person would do" in found
+    assert f"{progress['missing'] - progress['out_of_reach']} labels are missing. Assumed:" in found
+    with served.store.changing("p") as (connection, _):
+        connection.execute(ACCOUNT.update().values(paused_at=1.0, paused_reason="away"))
+    assert "Waits for people" in done_in()
+    assert "Assumed" not in done_in()
+
+
 def test_a_new_project(tmp_path):
     store = LabelStore(f"sqlite:///{tmp_path / 'labels.sqlite'}", create=True)
     open_study(store, "p", STUDY, label=pairs(3))

@@ -72,9 +72,12 @@ def test_nothing_tells_what_a_task_is_for_or_what_wrote_it(app, store, clock):
         assert [word for word in SECRETS if word in told] == []
         if "data-lease" not in got.text:
             break
-        shapes.add(re.sub(r"<pre.*?</pre>|<ins>.*?</ins>|<del>.*?</del>|\d+|<p>[xy]|[kgq]\d", "", got.text))
+        shapes.add(
+            re.sub(r"<pre.*?</pre>|<ins>.*?</ins>|<del>.*?</del>|\d+|<p>[xy]|[kgq]\d|(?<=</b> label)s", "", got.text)
+        )
         sent_back = send(client, got.text, verdict="left_clearly")
-        assert (sent_back.status_code, sent_back.headers["location"]) == (303, "/label")
+        saved = address(got.text).replace("/label/", "/label?saved=")
+        assert (sent_back.status_code, sent_back.headers["location"]) == (303, saved)
     assert len(shapes) == 1
     kinds = {row[0] for row in events(store)}
     assert kinds == {"gold", "label", "probe"}
@@ -189,10 +192,100 @@ def test_an_owner_reads_the_guidelines_and_labels_nothing(app, store):
     assert [client.get(path).status_code for path in ("/label", "/label/1", "/history")] == [403] * 3
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "99999999999", "x"])
+@pytest.mark.parametrize("number", ["0", "-1", "99999999999", "x", "abc"])
 def test_numbers_that_no_task_has(app, store, number):
     add_tasks(store, pairs(1))
-    assert enter(app, store).get(f"/label/{number}").status_code == 422
+    client = enter(app, store)
+    page = client.get(f"/label/{number}", headers={"accept": "text/html"})
+    assert (page.status_code, "check its number" in page.text) == (404, True)
+    assert 'href="/label">To your next task</a>' in page.text
+    assert "app.css" in page.text
+    as_json = client.get(f"/label/{number}", headers={"accept": "application/json"})
+    assert (as_json.status_code, set(as_json.json())) == (404, {"error"})
+
+
+def saved(page: str) -> str | None:
+    found = re.search(r'<p class="saved" role="status"><b>Saved:</b>(.*?)</p>', page, re.DOTALL)
+    return None if found is None else " ".join(re.sub("<[^>]*>", " ", found[1]).split())
+
+
+def test_what_was_saved_is_said_and_nothing_that_was_not(app, store):
+    add_tasks(store, pairs(3))
+    client = enter(app, store)
+    first = client.get("/label").text
+    after = [send(client, first, verdict="both_bad").headers["location"] for _ in range(2)]
+    assert after[0] == after[1]
+    second = client.get(after[0]).text
+    assert (saved(first), saved(second)) == (None, "Both bad")
+    own = address(first).removeprefix("/label/")
+    for path in ("/label", "/label?saved=", "/label?saved=x", f"/label?saved={int(own) + 1}", address(first)):
+        assert saved(client.get(path).text) is None
+    undo = {"csrf": fields(second)["csrf"]}
+    client.post("/undo", data=undo, headers=visits.OURS)
+    assert saved(client.get(f"/label?saved={own}").text) is None, "it was taken back"
+    for _ in range(3):
+        last = send(client, client.get("/label").text, skip=SKIPS[0])
+    page = client.get(last.headers["location"]).text
+    assert ("All done" in page, saved(page)) == (True, "Skipped")
+
+
+def test_labels_and_skips_are_counted_apart(app, store):
+    add_tasks(store, pairs(4))
+    client = enter(app, store)
+    for given in ({"verdict": "tie"}, {"skip": SKIPS[0]}, {"verdict": "tie"}):
+        page = client.get(send(client, client.get("/label").text, **given).headers["location"]).text
+    header = " ".join(re.sub("<[^>]*>", "", re.search(r'<span class="done">(.*)', page)[1]).split())
+    assert header.startswith("2 labels, 2 today · 1 skipped")
+    history = re.sub("<[^>]*>", "", client.get("/history").text)
+    assert "You have given 2 labels, 2 in the last 24 hours, and skipped 1 task. The project has 4 tasks" in history
+
+
+def test_an_answer_from_before_the_work_is_closed(app, store):
+    add_tasks(store, pairs(1, Choice.A, "k"), Purpose.QUALIFICATION)
+    add_tasks(store, pairs(1), qualification_accuracy=0)
+    client = enter(app, store)
+    test = client.get("/label").text
+    send(client, test, verdict="tie", reason="so it is")
+    work = client.get("/label").text
+    send(client, work, verdict="both_bad")
+    listed = client.get("/history").text
+    rows = re.findall(r'<li><a href="([^"]*)">(.*?)</li>', listed, re.DOTALL)
+    assert [(path, "Closed" in row) for path, row in rows] == [(address(work), False), (address(test), True)]
+    assert "those that are closed stay as they are" in listed
+    page = client.get(address(test)).text
+    assert "This answer cannot be changed" in page
+    assert "so it is" in page
+    assert 'form method="post" action="/label/' not in page
+    assert 'action="/undo"' not in page
+    got = send(client, work.replace(address(work), address(test)), verdict="both_bad", revision="1")
+    assert (got.status_code, "its answer stands" in got.text, "Both bad" in got.text) == (422, True, True)
+    assert [row[1] for row in events(store)] == ["tie", "tie"]
+
+
+def test_who_is_paused_reads_why_and_changes_nothing(app, store, clock):
+    add_tasks(store, pairs(2))
+    client = enter(app, store)
+    page = client.get("/label").text
+    send(client, page, verdict="tie")
+    with store.changing(PROJECT) as (connection, project):
+        pause(connection, project, "Noor", "please <call> me", clock.now)
+    assert "please &lt;call&gt; me" in client.get("/label").text
+    shown = client.get(address(page)).text
+    assert "please &lt;call&gt; me" in shown
+    assert 'form method="post" action="/label/' not in shown
+    got = send(client, page, verdict="both_bad", revision="1", reason="another word")
+    assert (got.status_code, "another word" in got.text) == (422, True)
+    csrf = {"csrf": fields(page)["csrf"]}
+    assert client.post("/undo", data=csrf, headers=visits.OURS).headers["location"] == "/label"
+    assert "change none" in client.get("/history").text
+    bearer = {"authorization": f"Bearer {client.cookies['labels-p']}"}
+    for path, body in (
+        ("undo", {}),
+        ("labels", {"lease_id": 1, "revision": 1, "verdict": None, "reason": "x", "guideline_version": 1}),
+    ):
+        response = client.post(f"/api/v1/{path}", json=body, headers=bearer)
+        assert (response.status_code, "please <call> me" in response.json()["error"]) == (422, True)
+    assert [row[0] for row in events(store)] == ["label"]
 
 
 @pytest.mark.parametrize(

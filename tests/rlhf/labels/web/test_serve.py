@@ -159,6 +159,10 @@ def test_others_come_in_only_after_the_owner(folder, capsys):
     store = new_store(folder)
     with pytest.raises(UsageError, match="would let others in before there is an owner: start once without --host"):
         serve(store, "p", host="0.0.0.0", allow_hosts=["labels.lan"])
+    capsys.readouterr()
+    with pytest.raises(UsageError, match=r"before there is an owner.*; --host 0\.0\.0\.0 needs the name"):
+        serve(store, "p", host="0.0.0.0")
+    assert "give --https-proxy" in capsys.readouterr().err
     joined(store, "Ada", Role.OWNER)
     with pytest.raises(UsageError, match="needs the name by which browsers come; give it with --allow-host NAME"):
         serve(store, "p", host="0.0.0.0")

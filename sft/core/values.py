@@ -1,4 +1,4 @@
-"""Reading of JSON whose parts may be missing: the report shows what is there and says what is not.
+"""Reading of JSON whose parts may be missing, and how numbers are written for people.
 
 Every reader takes any JSON value and returns an empty result instead of failing.
 """
@@ -78,39 +78,6 @@ def interval(value: object) -> tuple[float, float] | tuple[None, None]:
     """Return `[lo, hi]` as a pair, or a pair of None."""
     ends = numbers(value)
     return (ends[0], ends[1]) if len(ends) == 2 else (None, None)
-
-
-class BiasCheck(NamedTuple):
-    """One line of the bias gate."""
-
-    name: str
-    group: str
-    effect: float | None
-    low: float | None
-    high: float | None
-    n: int | None
-    limit: float | None
-    passed: bool
-
-
-def bias_checks(value: object) -> list[BiasCheck]:
-    """Read the `checks` of a bias result. A check without a clear pass counts as failed."""
-    return [_bias_check(item) for item in items(value)]
-
-
-def _bias_check(item: Json) -> BiasCheck:
-    low, high = interval(item.get("ci"))
-    n = number(item.get("n"))
-    return BiasCheck(
-        name=text(item.get("name")),
-        group=text(item.get("group")),
-        effect=number(item.get("effect")),
-        low=low,
-        high=high,
-        n=None if n is None else int(n),
-        limit=number(item.get("limit")),
-        passed=item.get("passed") is True,
-    )
 
 
 def percent(value: float) -> str:

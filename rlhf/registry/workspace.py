@@ -1,0 +1,59 @@
+"""The folder in which one process makes one product: `ROOT/.work/FINGERPRINT`, under a lease.
+
+A holder that showed no sign of life and wakes up finds its lease gone: its registration is refused inside the
+transaction, its thread stops its work at once, and what it had open for writing in the folder is unlinked by then.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rlhf.registry.artifact import CHECKPOINTS, WORK
+from rlhf.registry.database import Database
+from rlhf.registry.leases import Held, acquire, holding, interrupter, lost
+from rlhf.registry.sweep import remove_path
+from sft.core.durable import storage_errors
+from sft.core.errors import StorageError
+
+
+@contextmanager
+def open_workspace(
+    root: Path, database: Database, fingerprint: str, announce: Callable[[str], None]
+) -> Iterator[tuple[Path, Held]]:
+    """Give a folder, empty but for its checkpoints, and the lease on it; after success nothing stays.
+
+    Raises:
+        Interrupted: another process has taken the lease, in place of whatever the block raised.
+    """
+    lease = acquire(database, fingerprint, announce)
+    with holding(database, lease, interrupter()) as held:
+        folder = root / WORK / fingerprint
+        try:
+            with storage_errors(folder, "use"):
+                folder.mkdir(exist_ok=True)
+                _clear(folder)  # what a killed run left
+            yield folder, held
+        except BaseException as error:
+            if _is_lost(held):
+                raise lost(lease) from error
+            if folder.is_dir():  # registration may have moved it away
+                _clear(folder)
+                if not any(folder.iterdir()):
+                    remove_path(folder)
+            raise
+        if not _is_lost(held):
+            remove_path(folder)
+
+
+def _is_lost(held: Held) -> bool:
+    """Beat once more, so that nobody takes the lease while the folder is tidied."""
+    with suppress(StorageError):  # then the thread's last word counts
+        held.beat()
+    return held.is_lost
+
+
+def _clear(folder: Path) -> None:
+    """Empty a workspace, but for its checkpoints."""
+    for path in folder.iterdir():
+        if path.name != CHECKPOINTS:
+            remove_path(path)
