@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from rlhf.labels.commands import REGISTRY, DatabaseOption, JsonOption, RegistryOption, open_store, show
+from rlhf.registry.options import UrlOption, open_registry
 from sft.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def create_command(
     database: DatabaseOption = None,
     as_json: JsonOption = False,
     registry: RegistryOption = REGISTRY,
+    registry_url: UrlOption = None,
 ) -> None:
     """Make tasks for people from a file of answers or from registered policies; the same again adds nothing."""
     _check_words(from_file, policy, prompts, select, reward or [], temperature)
@@ -89,9 +91,11 @@ def create_command(
     else:
         assert policy is not None, "checked above"
         assert prompts is not None, "checked above"
-        made = _sample(registry, policy, against or policy, prompts, seed, max_tokens, temperature)
+        made = _sample(
+            open_registry(registry, registry_url), policy, against or policy, prompts, seed, max_tokens, temperature
+        )
     if select == Select.UNCERTAINTY:
-        made = made._replace(pairs=_scored(registry, reward or [], made.pairs))
+        made = made._replace(pairs=_scored(open_registry(registry, registry_url), reward or [], made.pairs))
     files = {Purpose.LABEL: made}
     files |= {purpose: _read(path, seed, None, needs_gold=True) for purpose, path in _given(gold, qualification)}
     with open_store(database, registry, create=True).changing(name) as (connection, project):
@@ -231,15 +235,13 @@ def _put_aside(connection: "Connection", project: "Project", made: _Made) -> dic
 
 
 def _sample(
-    root: Path, policy: str, against: str, prompts: Path, seed: int, max_tokens: int, temperature: float
+    registry: "Registry", policy: str, against: str, prompts: Path, seed: int, max_tokens: int, temperature: float
 ) -> _Made:
     from rlhf.answer_pairs import Source, sample_pairs
-    from rlhf.registry import Registry
     from sft.config import RuntimeConfig
     from sft.core.text import TokenLimits
     from sft.data import read_prompts
 
-    registry = Registry(root, create=False)
     first, second = (_model(registry, ref, ("sft", "policy", "base")) for ref in (policy, against))
     asked, bad = read_prompts(prompts)
     if not asked:
@@ -262,12 +264,10 @@ def _sample(
     return _Made(prompts, made.pairs, len(asked) + len(bad), [(row, None) for row in bad], facts)
 
 
-def _scored(root: Path, refs: Sequence[str], pairs: "Sequence[Pair]") -> "list[Pair]":
+def _scored(registry: "Registry", refs: Sequence[str], pairs: "Sequence[Pair]") -> "list[Pair]":
     from rlhf.answer_pairs import score_margins, uncertainty
-    from rlhf.registry import Registry
     from sft.config import RuntimeConfig
 
-    registry = Registry(root, create=False)
     models = [_model(registry, ref, ("reward", "judge")) for ref in refs]
     repeated = [model.ref for number, model in enumerate(models) if model in models[:number]]
     if repeated:

@@ -99,7 +99,7 @@ def named_kills(reference: Undisturbed, folder: Path) -> dict[str, object]:
 
 
 def signals(reference: Undisturbed, folder: Path, count: int) -> dict[str, object]:
-    """Send SIGTERM once at a random moment of training; count exit codes, repeated steps and equal runs."""
+    """Send a signal once before a random call of training; count exit codes, repeated steps and equal runs."""
     chance = random.Random(0)
     codes: dict[str, int] = {}
     equal = landed = repeated = 0
@@ -107,7 +107,7 @@ def signals(reference: Undisturbed, folder: Path, count: int) -> dict[str, objec
     steps = small.SFT_STEPS
     while landed < count:
         number = numbers[landed % len(numbers)]
-        place, most = chance.choice((("stepping", steps), ("looking", 3), ("logging", steps), ("syncing", 40)))
+        place, most = chance.choice((("stepping", steps), ("looking", 3), ("logging", steps), ("syncing", 24)))
         job = Job(reference.job.train, folder / str(landed))
         code = attempt(job, moment=Moment(place, chance.randint(1, most), number))
         codes[str(code)] = codes.get(str(code), 0) + 1
@@ -218,6 +218,7 @@ def main() -> None:
     options.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"))
     given = options.parse_args()
     logging.disable(logging.WARNING)  # refusals are counted
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
     with tempfile.TemporaryDirectory(prefix="crash-safety-") as name:
         folder = Path(name)
         base = small.with_dropout(make_base(folder / "plain", MODEL), folder / "base")
