@@ -40,6 +40,7 @@ from sft.model import load_causal_lm, load_tokenizer, torch_device
 Floats = npt.NDArray[np.float64]
 ANSWERS = 4
 """Sampled answers of each policy to each test prompt."""
+OTHERS = ("one", "restarts")
 SMALLER = [
     "model.hidden_size=64",
     "model.intermediate_size=192",
@@ -71,10 +72,10 @@ def label_once(run: Run, sft: Done) -> Scorers:
     return run_reward(run, sft, labels, run.sources.split_preferences(preferences))
 
 
-def measure(words: list[str], root: Path, seed: int) -> dict[str, object]:
-    """Train all arms of one seed and compare them by gold."""
+def measure(words: list[str], root: Path, seed: int, *, others: Sequence[str]) -> dict[str, object]:
+    """Train three rounds and the other arms of one seed and compare them by gold."""
     common = ["wandb=disabled", "runtime.device=cpu", "runtime.threads=1", f"registry.root={root / 'registry'}"]
-    (point,) = preflight.check(["experiment=iterative", *SMALLER, *common, f"seed={seed}", *words])
+    (point,) = preflight.check(["experiment=iterative", *common, f"seed={seed}", *words])
     config = point.config
     rounds = config.labels.rounds
     at_once = dataclasses.replace(config.labels, rounds=1, tasks=rounds * config.labels.tasks)
@@ -100,16 +101,18 @@ def measure(words: list[str], root: Path, seed: int) -> dict[str, object]:
     sft = run_sft(first)
     policies, scorers = {"sft": sft}, {}
     policies["three"], scorers["three"] = three(first, sft)
-    second = begin(long, "one")
-    scorers["one"] = label_once(second, sft)
-    policies["one"] = run_ppo(second, sft, scorers["one"])
-    third = begin(once, "restarts")
-    scorers["restarts"] = label_once(third, sft)
-    policy = sft
-    for number in range(rounds):
-        third.suffix = f"-{number + 1}"
-        policy = run_ppo(third, sft, scorers["restarts"], start=policy)
-    policies["restarts"] = policy
+    if "one" in others:
+        second = begin(long, "one")
+        scorers["one"] = label_once(second, sft)
+        policies["one"] = run_ppo(second, sft, scorers["one"])
+    if "restarts" in others:
+        third = begin(once, "restarts")
+        scorers["restarts"] = label_once(third, sft)
+        policy = sft
+        for number in range(rounds):
+            third.suffix = f"-{number + 1}"
+            policy = run_ppo(third, sft, scorers["restarts"], start=policy)
+        policies["restarts"] = policy
     prompts = first.sources.prompts.test
     golds = {name: answered(first, done, prompts, name) for name, done in policies.items()}
     return {"seed": seed, **compare(golds, prompts, seed), "reward_accuracy": accuracies(scorers)}
@@ -140,7 +143,7 @@ def compare(golds: dict[str, Floats], prompts: Sequence[Conversation], seed: int
     return {
         "gold": {name: mean(values) for name, values in golds.items()},
         "wins_against_sft": {name: wins(name, "sft") for name in golds if name != "sft"},
-        "three_against": {name: wins("three", name) for name in ("one", "restarts")},
+        "three_against": {name: wins("three", name) for name in golds if name not in ("sft", "three")},
     }
 
 
@@ -155,13 +158,16 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of registry, labels and logs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"))
+    parser.add_argument("--arms", choices=OTHERS, nargs="+", default=list(OTHERS), help="what to compare three with")
+    parser.add_argument("--small", action="store_true", help="a smaller model and world, minutes a seed on one thread")
     parser.add_argument("words", nargs="*", help="overrides, such as labels.tasks=300")
     arguments = parser.parse_args()
+    words = [*SMALLER, *arguments.words] if arguments.small else arguments.words
     rows = []
     for seed in arguments.seeds:
-        rows.append(measure(arguments.words, arguments.root, seed))
+        rows.append(measure(words, arguments.root, seed, others=arguments.arms))
         print(rows[-1], flush=True)
-        write_json(arguments.output, {"overrides": arguments.words, "seeds": rows})
+        write_json(arguments.output, {"overrides": words, "seeds": rows})
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ async def annotate(connection: Connection, log: Log, wanted: int, think_s: float
             start = time.perf_counter()
             reply = await connection.send("POST", path, fields)
             log.submit_ms.append(1000 * (time.perf_counter() - start))
-            if reply.status == 303 and reply.location.endswith("/label"):
+            if reply.status == 303 and reply.location.partition("?")[0].endswith("/label"):
                 log.acknowledged.append((int(path.rpartition("/")[2]), int(fields["revision"])))
                 pending = None
             elif reply.status == 409:

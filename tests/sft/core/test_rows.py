@@ -159,7 +159,7 @@ def test_a_list_in_the_first_line_of_json_lines(tmp_path):
         ("t.csv", b'prompt,answer\nhi,"a, ""b""\nc"\nyou,d\n'),
         ("t.csv", b'\xef\xbb\xbfprompt;answer\r\nhi;"a, ""b""\nc"\r\nyou;d'),
         ("t.tsv", b'prompt\tanswer\nhi\t"a, ""b""\nc"\n\nyou\td\n'),
-        ("t", gzip.compress(b'prompt,answer\nhi,"a, ""b""\nc"\nyou,d\n')),
+        ("t", gzip.compress(b'prompt,answer\nhi,"a, ""b""\nc"\nyou,d\n', mtime=0)),
     ],
 )
 def test_tables(tmp_path, name, content):
@@ -224,11 +224,11 @@ def test_a_row_without_end_is_refused(tmp_path, monkeypatch):
     [
         (b"", "is empty"),
         (b"\xef\xbb\xbf\n \n", "is empty"),
-        (gzip.compress(b""), "is empty"),
+        (gzip.compress(b"", mtime=0), "is empty"),
         ('{"a": 1}\n'.encode("utf-16"), "save it as UTF-8"),
         ('{"a": 1}\n'.encode("utf-16-le"), "save it as UTF-8"),
         ('{"a": 1}\n'.encode("utf-32-be"), "save it as UTF-8"),
-        (gzip.compress(gzip.compress(JSONL)), "compressed twice"),
+        (gzip.compress(gzip.compress(JSONL, mtime=0), mtime=0), "compressed twice"),
         (b"just some words\n", "neither JSON lines"),
         (b"a,a\n1,2\n", "'a' more than once"),
         (b"a,b\xe9\n1,2\n", "save the file as UTF-8"),

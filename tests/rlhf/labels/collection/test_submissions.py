@@ -382,6 +382,8 @@ def test_no_count_tells_what_a_task_is_for_before_its_purpose_is_over(store):
             purposes.append(held.purpose)
             now_open.submit(held, now=float(len(seen)))
             seen.append(progress_of(*mine, float(len(seen))))
+            if len(seen) == 1:
+                assert [past.stands for past in history(*mine)] == [False]
         assert [past.stands for past in history(*mine)] == [False] * (len(seen) - 2) + [True] * 2
         assert tasks_in_all(*mine[:2]) == 7
     assert {Purpose.GOLD, Purpose.PROBE, Purpose.LABEL} <= set(purposes)

@@ -132,7 +132,8 @@ def test_a_browser_that_was_in_before_gets_in_while_others_guess(app, store, clo
             begin(connection, project, "Bo", 1, Origin(f"10.3.{n % 250}.1"), clock() + n / 10)
     clock.now += 600
     assert log_in(browser(app, address="203.0.113.99")).status_code == 429
-    for client in (came_back, joined_with):
+    elsewhere = browser(app, device, "203.0.113.98", cookie=f"{NAME}-device")
+    for client in (came_back, elsewhere, joined_with):
         again = log_in(client)
         assert (again.status_code, token_of(again) != token) == (303, True)
     assert device_of(again) == joined_with.cookies[f"{NAME}-device"] != device
