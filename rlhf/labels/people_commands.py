@@ -130,7 +130,7 @@ def list_command(
 @users_app.command("pause")
 def pause_command(
     name: NameArgument,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="The annotator reads it.")] = "paused by an owner",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="They read it.")] = "paused by an owner",
     database: DatabaseOption = None,
     project: ProjectOption = "default",
     as_json: JsonOption = False,
