@@ -43,6 +43,10 @@ def _details(progress: Progress) -> Iterator[tuple[str, str]]:
         yield "tasks by labels", tasks
     if progress.pace.labels:
         yield "pace", f"{progress.pace.per_hour:.2g} labels an hour"
+    if progress.out_of_reach:
+        people = "1 more person" if progress.people_short == 1 else f"{progress.people_short} more people"
+        invite = "rlhf labels users invite --role annotator"
+        yield "waits for", f"{people}, for {progress.out_of_reach} labels: {invite}"
     if progress.pace.hours_left is not None:
         yield "time left", f"{progress.pace.hours_left:.2g} hours at this pace around the clock"
     if any(progress.hourly):

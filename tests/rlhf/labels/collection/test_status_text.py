@@ -27,7 +27,12 @@ def test_a_project_where_nobody_has_begun(store):
     open_study(store, "p", PLAIN, label=pairs(3))
     found = sections(store)
     assert found["Project"].title.startswith("Project p, 20")
-    assert found["Project"].lines == [("tasks", "0 of 3 complete"), ("labels", "0 of 6"), ("labels still to come", "6")]
+    assert found["Project"].lines == [
+        ("tasks", "0 of 3 complete"),
+        ("labels", "0 of 6"),
+        ("labels still to come", "6"),
+        ("waits for", "2 more people, for 6 labels: rlhf labels users invite --role annotator"),
+    ]
     assert found["Project"].after == [
         "none: open in somebody's hands, labels from files, labels of the last 1 h, skips, flags"
     ]
@@ -62,3 +67,11 @@ def test_a_pace_is_told_where_labels_came(store):
     assert float(lines["pace"].split()[0]) > 0
     assert lines["time left"].endswith("hours at this pace around the clock")
     assert sum(int(number) for number in lines["last 48 h, by 6 h"].split(", ")) == 12
+
+
+def test_tasks_that_nobody_there_can_finish_wait_for_people(store):
+    """Each task needs two people, and there is one: whatever she does, every second label waits."""
+    open_study(store, "p", PLAIN, label=pairs(5))
+    work(store, "p", PLAIN, (Worker("ann"),), answers=5, seed=0)
+    lines = dict(sections(store, START + 3600)["Project"].lines)
+    assert lines["waits for"] == "1 more person, for 5 labels: rlhf labels users invite --role annotator"
