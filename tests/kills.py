@@ -225,24 +225,38 @@ class Killed(NamedTuple):
 
 
 def kill_many(reference: Undisturbed, folder: Path, *, kills: int, seed: int, most_per_run: int = 2) -> Killed:
-    """Kill runs at times drawn over the length of an undisturbed one until enough kills came before the end."""
+    """Kill runs at times drawn over the length of an undisturbed one until enough kills came before the end.
+
+    Runs that no kill reached are left out; the length becomes theirs, since other work may have stretched it before.
+    """
     chance = random.Random(seed)
+    length = reference.seconds
+    runs = 0
     landed = in_a_save = 0
     different: list[str] = []
     for number in itertools.count():
         job = Job(reference.job.train, folder / str(number))
         times = []
+        before = landed
         for _ in range(most_per_run):
-            times.append(chance.uniform(0, reference.seconds))
+            times.append(chance.uniform(0, length))
+            started = time.monotonic()
             code = attempt(job, kill_after_s=times[-1])
             assert code in (0, -signal.SIGKILL), f"seed {seed}, run {number}: {code}, {job.lines('error')}"
+            if code == 0 and landed == before:
+                length = min(length, time.monotonic() - started)
+                break
             landed += code != 0
             in_a_save += any(job.checkpoints.glob(".tmp-step*"))
+        if landed == before:
+            shutil.rmtree(job.folder)
+            continue
+        runs += 1
         assert attempt(job) == 0, f"seed {seed}, run {number}: {job.lines('error')}"
         found = differences(job, reference.job)
         if found or job.refused():
             different.append(f"seed {seed}, run {number}, kills after {times} s: {found} {job.refused()}")
         shutil.rmtree(job.folder)
         if landed >= kills:
-            return Killed(landed, number + 1, different, in_a_save)
+            return Killed(landed, runs, different, in_a_save)
     raise AssertionError("never ends")
