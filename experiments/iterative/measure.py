@@ -8,7 +8,7 @@ Three arms a seed, all from one SFT model, with the same number of labels and of
 
 Run from the project's folder; it carries on where it was stopped:
 
-    python experiments/iterative/measure.py --root runs/iterative --seeds 0 1 2
+    python experiments/iterative/measure.py --root runs/iterative --small --seeds 0 1 2
 """
 
 import argparse
