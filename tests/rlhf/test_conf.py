@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from omegaconf import OmegaConf
@@ -53,19 +54,36 @@ def leaves(node: object, name: str) -> Iterator[tuple[str, object]]:
         yield name, node
 
 
-def test_no_file_repeats_a_default():
+class Settings(NamedTuple):
+    """What a file sets itself, and what the experiments that it builds on set."""
+
+    own: dict[str, object]
+    below: dict[str, object]
+
+
+def settings(path: Path) -> Settings:
+    tree = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(tree, dict)
+    is_experiment = path.parent.name == "experiment"
+    below: dict[str, object] = {}
+    for word in tree.pop("defaults", []):
+        if is_experiment and isinstance(word, str) and word != "_self_":
+            base = settings(path.with_name(f"{word}.yaml"))
+            below |= base.below | base.own
+    tree.pop("hydra", None)
+    is_whole = is_experiment or path.parent.name == "conf"
+    return Settings(dict(leaves(tree, "" if is_whole else path.parent.name)), below)
+
+
+def test_no_file_repeats_what_holds_without_it():
     defaults = dict(leaves(schema.defaults(), ""))
     compared = 0
     for path in FILES:
-        tree = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(tree, dict)
-        for key in ("defaults", "hydra"):
-            tree.pop(key, None)
-        group = path.parent.name
-        for name, value in leaves(tree, "" if group in ("experiment", "conf") else group):
+        found = settings(path)
+        for name, value in found.own.items():
             compared += 1
             assert name.startswith("bias.groups.") or name in defaults, f"{path}: {name} is no field"
-            assert value != defaults.get(name, object()), f"{path}: {name} repeats the default {value!r}"
+            assert value != {**defaults, **found.below}.get(name, object()), f"{path}: {name} repeats {value!r}"
     assert compared > 20
 
 
