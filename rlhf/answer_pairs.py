@@ -65,10 +65,8 @@ def sample_pairs(
     import torch
 
     from sft.core.generation import Answer, SamplingSettings, sample_answers
-    from sft.core.quiet import quiet_libraries
     from sft.model import load_causal_lm, load_tokenizer, torch_device
 
-    quiet_libraries()
     torch.set_num_threads(runtime.threads)
 
     def answers(source: Source, stream: str, before: int) -> list[Answer]:

@@ -24,7 +24,7 @@ from rlhf.runs import Asked, StageRecord, State
 from rlhf.runs.journal import Journal, journal
 from rlhf.sources import Sources
 from rlhf.stages.bias import run_bias
-from rlhf.stages.evaluation import passes_evaluation, run_evaluation
+from rlhf.stages.evaluation import run_evaluation
 from rlhf.stages.labels import run_labels
 from rlhf.stages.people import Waiting, run_people
 from rlhf.stages.ppo import follow_ppo, run_ppo
@@ -171,7 +171,7 @@ def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") 
         bias = run_bias(run, sft, scorers.reward, policy, splits)
     measured = _evaluation(evaluation, scorers.report)
     verdicts = (
-        Verdict(evaluation.artifact.ref, "evaluation", passes_evaluation(measured, config.evaluation.min_win_rate)),
+        Verdict(evaluation.artifact.ref, "evaluation", evaluation.stage["passed"] is True),
         Verdict(bias.artifact.ref, "bias", bias.stage["passed"] is True),
     )
     computed = not (policy.cached and evaluation.cached and bias.cached)

@@ -1,12 +1,13 @@
-"""Tiny models that the tests share: random weights, no training, no network, built once a session.
-
+"""What all tests share, made once a session: tiny models (random weights, no training, no network), PostgreSQL.
 Heavy libraries are imported inside the fixtures, so that tests of settings and texts stay fast.
 """
 
 import gc
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 
 from sft.config import Device, ModelConfig, RuntimeConfig
@@ -28,6 +29,16 @@ def pytest_collection_finish() -> None:
 def ctrl_c_is_heard() -> None:
     """Listen to SIGINT as in a terminal, in children too: a job in the background begins with it ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Start a PostgreSQL server, or skip where there is none."""
+    reason = postgres.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with postgres.running() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from sft.core.durable import text_digest
 from sft.core.generation import Answer, SamplingSettings, pad_left, pad_right, sample_answers
 from sft.core.likelihood import token_statistics
 from sft.core.measures import repetition, wins
-from sft.core.quiet import quiet_libraries
 from sft.core.statistics import Estimate, bootstrap, clustered_mean
 from sft.core.text import Conversation, TokenLimits, encode_answer, encode_prompt, prompt_key
 from sft.core.tracking import Tracker
@@ -139,7 +138,6 @@ def evaluate_policy(
         tracker: where the numbers go.
         gold: true utility for the table of samples, where known.
     """
-    quiet_libraries()
     torch.set_num_threads(runtime.threads)
     device = torch_device(runtime)
     tokenizer = load_tokenizer(policy)

@@ -8,17 +8,22 @@ and a commit outlives a power loss.
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, func, inspect, select
+from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import NullPool
 
 from rlhf.labels.tables import SCHEMA, TABLES
-from sft.core.database import Remedies, check_schema, database_errors, sqlite_engine
+from sft.core.database import (
+    Remedies,
+    Transactions,
+    check_schema,
+    postgresql_engine,
+    postgresql_url,
+    sqlite_engine,
+)
 from sft.core.durable import make_folder, storage_errors
 from sft.core.errors import StorageError, UsageError
 
@@ -50,15 +55,12 @@ class Database:
         Raises:
             UsageError: the URL is not one of these, or the driver of PostgreSQL is not installed.
         """
-        parsed = _parsed(url)
-        self._path = Path(parsed.database or "") if parsed.drivername == "sqlite" else None
-        self._shown = str(self._path) if self._path else _written(parsed)
-        self._engine = _sqlite(self._path) if self._path else _postgresql(parsed)
-        self._remedies = _REMEDIES if self._path else _SERVER_REMEDIES
+        self._tables = _opened(url)
+        self._path = self._tables.path
 
     def __str__(self) -> str:
         """Return the file, or the URL without its password."""
-        return self._shown
+        return self._tables.shown
 
     def create(self) -> None:
         """Make the tables, or bring older ones up to date, all or nothing; a new file is for its owner alone."""
@@ -105,24 +107,13 @@ class Database:
             )
         check_schema(self, found, SCHEMA_VERSION)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Open one snapshot."""
-        with database_errors(self._shown, self._remedies), self._engine.connect() as connection:
-            if self._path is not None:
-                connection.exec_driver_sql("BEGIN")
-            else:
-                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            yield connection
+    def read(self) -> AbstractContextManager[Connection]:
+        """Open one snapshot; writing in it is an error."""
+        return self._tables.read()
 
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """Open a write transaction; commit at the end, roll back on any error."""
-        with database_errors(self._shown, self._remedies), self._engine.connect() as connection:
-            if self._path is not None:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            connection.commit()
+        return self._tables.write()
 
     def _version(self) -> int:
         """Return the version of the tables; 0: there are none."""
@@ -153,15 +144,23 @@ def _version_in(connection: Connection) -> int:
     return connection.scalar(select(SCHEMA.c.version)) or 0
 
 
-def _parsed(url: str) -> URL:
+def _opened(url: str) -> Transactions:
+    server = postgresql_url(url)
+    if server is not None:
+        return Transactions(_written(server), None, postgresql_engine(server), _SERVER_REMEDIES)
+    path = _file(url)
+    # secure_delete: an erased person's texts leave the file, not only the tables
+    engine = sqlite_engine(path, "secure_delete=ON", f"cache_size=-{_CACHE_KIB}")
+    return Transactions(str(path), path, engine, _REMEDIES)
+
+
+def _file(url: str) -> Path:
     try:
         parsed = make_url(url)
     except ArgumentError:
         parsed = URL.create("")
     if parsed.drivername == "sqlite" and parsed.database and not parsed.query:
-        return parsed
-    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
+        return Path(parsed.database)
     shown = parsed.render_as_string(hide_password=True) if parsed.drivername else "what was given"
     raise UsageError(
         f"{shown} is not the URL of a database of labels; write sqlite:///FILE or postgresql://USER@HOST/NAME"
@@ -171,15 +170,3 @@ def _parsed(url: str) -> URL:
 def _written(url: URL) -> str:
     """Return the URL as people write it, without its password."""
     return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
-
-
-def _sqlite(path: Path) -> Engine:
-    # secure_delete: an erased person's texts leave the file, not only the tables
-    return sqlite_engine(path, "secure_delete=ON", f"cache_size=-{_CACHE_KIB}")
-
-
-def _postgresql(url: URL) -> Engine:
-    try:
-        return create_engine(url, poolclass=NullPool, paramstyle="format")
-    except ModuleNotFoundError as error:
-        raise UsageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error

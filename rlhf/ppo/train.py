@@ -37,7 +37,6 @@ from sft.core.durable import write_bytes
 from sft.core.errors import DataError
 from sft.core.generation import read_answers
 from sft.core.interruption import Interruption
-from sft.core.quiet import quiet_libraries
 from sft.core.recomputation import use_gradient_checkpointing
 from sft.core.text import Conversation, TokenLimits, encode_prompt
 from sft.core.tracking import Tracker
@@ -114,7 +113,6 @@ def train_ppo(
         raise DataError("there are no training prompts for PPO; give data.prompts_path or more data")
     check_world(world, runtime)
     raise_problems(division_problems(config, runtime, world))
-    quiet_libraries()
     torch.set_num_threads(runtime.threads)
     torch.manual_seed(seed)
     run = _Run(

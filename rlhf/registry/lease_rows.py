@@ -8,12 +8,12 @@ import os
 import socket
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
 from rlhf.registry.tables import LEASES
+from sft.core.process import boot_id, stat
 
 
 class Owner(NamedTuple):
@@ -100,18 +100,14 @@ def this_process() -> Owner:
 
 @cache
 def _boot() -> str:
+    boot = boot_id()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # in a container, numbers of processes are its own
+        return boot and f"{boot} {os.readlink('/proc/self/ns/pid')}"  # in a container, numbers of processes are its own
     except OSError:
         return ""
 
 
 def _started(pid: int) -> str:
     """Return when a process began, in ticks since the machine's start; empty where there is none, or a corpse."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    state, started = after_name[0], after_name[19]
-    return "" if state in "ZX" else started
+    found = stat(pid)
+    return "" if found is None or found.state in "ZX" else str(found.started)

@@ -3,8 +3,9 @@
 import os
 import socket
 from enum import StrEnum
-from pathlib import Path
 from typing import NamedTuple
+
+from sft.core.process import boot_id, stat
 
 
 class Process(NamedTuple):
@@ -30,7 +31,7 @@ class Life(StrEnum):
 
 def this_process() -> Process:
     """Return the process that calls."""
-    return Process(socket.gethostname(), _boot_id(), os.getpid(), _start_ticks(os.getpid()))
+    return Process(socket.gethostname(), boot_id(), os.getpid(), _start_ticks(os.getpid()))
 
 
 def life(process: Process, *, seen_from: Process) -> Life:
@@ -52,17 +53,6 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
 def _start_ticks(pid: int) -> int:
-    """Source: proc(5), field 22 of /proc/PID/stat, counted from behind the command's closing bracket."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[19])
+    found = stat(pid)
+    return 0 if found is None else found.started

@@ -7,13 +7,14 @@ import pytest
 from micro import run
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf.pipeline import name_policy, passes_evaluation
+from rlhf.pipeline import name_policy
 from rlhf.registry import Registry, Verdict
 from rlhf.runs.compare import compare
 from rlhf.runs.duels import Duel
 from rlhf.runs.folder import find_runs, resolve
 from rlhf.runs.lock import only_writer
 from rlhf.runs.record import State
+from rlhf.stages.evaluation import passes_evaluation
 from sft.core.durable import broken_files
 from sft.core.errors import DataError, UsageError
 from sft.core.tracking import read_ledger

@@ -25,12 +25,13 @@ from rlhf.labels.formats import (
     rows_behind,
 )
 from rlhf.labels.importing.batches import BatchWriter, Quarantined
-from rlhf.labels.records import Choice, Judgement
+from rlhf.labels.records import Judgement
 from rlhf.labels.store import LabelStore
+from rlhf.labels.trust.quality import RateCounts
 from sft.config import LabelFormat
 from sft.core.errors import DataError, UsageError
 from sft.core.rows import BadRow, Row, RowError, read_rows
-from sft.core.statistics import Estimate, wilson_interval
+from sft.core.statistics import Estimate
 from sft.core.text import Conversation
 
 BATCH_ROWS = 1000
@@ -40,7 +41,6 @@ SHOWN_LINES = 20
 """How many row numbers of one reason the report names; the database has all of them."""
 _OBJECTS_OF_A_BATCH = 100_000
 """Above what a batch of simple rows makes, about 20 a row."""
-_A, _TIE = Choice.A, Choice.TIE
 _ERASED = "erased annotator"
 _IDENTICAL = "identical answers"
 
@@ -187,22 +187,6 @@ class _Parsed(NamedTuple):
 
 
 @dataclass
-class _Share:
-    hits: int = 0
-    n: int = 0
-
-    def add(self, hits: Sequence[bool]) -> None:
-        self.hits += sum(hits)
-        self.n += len(hits)
-
-    def estimate(self) -> Estimate | None:
-        """Return the share with Wilson's interval."""
-        if not self.n:
-            return None
-        return Estimate(self.hits / self.n, wilson_interval(self.hits, self.n), self.n)
-
-
-@dataclass
 class _Tally:
     """Running counts. Lengths are counted per distinct length: of those there are few, since long texts take room."""
 
@@ -219,9 +203,7 @@ class _Tally:
     splits: Counter[str] = field(default_factory=Counter)
     prompts: Counter[int] = field(default_factory=Counter)
     answers: Counter[int] = field(default_factory=Counter)
-    tie: _Share = field(default_factory=_Share)
-    left: _Share = field(default_factory=_Share)
-    longer: _Share = field(default_factory=_Share)
+    rates: RateCounts = field(default_factory=RateCounts)
 
     def use(self, judgements: Sequence[Judgement]) -> None:
         """Count judgements that are stored, column by column: for a batch that is twice as fast as one by one."""
@@ -233,12 +215,7 @@ class _Tally:
         self.identical += sum([judgement.response_a == judgement.response_b for judgement in judgements])
         self.named = self.named or any(judgement.annotator is not None for judgement in judgements)
         self.splits.update([judgement.split for judgement in judgements if judgement.split is not None])
-        decided = [judgement.choice is not _TIE for judgement in judgements]
-        self.tie.add([not is_decided for is_decided in decided])
-        chose_a = [judgement.choice is _A for judgement in judgements]
-        self.left.add([chose for chose, d, j in zip(chose_a, decided, judgements, strict=True) if d and j.order_known])
-        of_lengths = zip(chose_a, decided, lengths_a, lengths_b, strict=True)
-        self.longer.add([(a > b) == chose for chose, is_decided, a, b in of_lengths if is_decided and a != b])
+        self.rates.add(judgements, lengths_a, lengths_b)
 
     def put_aside(self, row: _Parsed, reason: str) -> list[Quarantined]:
         kind = reason.partition(": ")[0]
@@ -255,8 +232,8 @@ class _Tally:
             format=format,
             rows_in=self.rows_used + self.quarantined + self.duplicates,
             rows_used=self.rows_used,
-            comparisons=self.tie.n,
-            ties=self.tie.hits,
+            comparisons=self.rates.tie.n,
+            ties=self.rates.tie.hits,
             quarantined=self.quarantined,
             duplicates=self.duplicates,
             reasons=dict(self.reasons.most_common()),
@@ -268,9 +245,9 @@ class _Tally:
             identical_answers=self.identical + self.reasons[_IDENTICAL],
             splits=dict(self.splits.most_common()),
             leaked_prompts=writer.leaked_prompts() if len(self.splits) > 1 else 0,
-            tie_rate=self.tie.estimate(),
-            left_rate=self.left.estimate(),
-            longer_rate=self.longer.estimate(),
+            tie_rate=self.rates.tie.estimate(),
+            left_rate=self.rates.left.estimate(),
+            longer_rate=self.rates.longer.estimate(),
             prompt_lengths=_lengths(self.prompts),
             answer_lengths=_lengths(self.answers),
         )

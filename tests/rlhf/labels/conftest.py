@@ -1,4 +1,4 @@
-"""Databases that the tests of the labels share: a real PostgreSQL server once a session, a fresh database a test."""
+"""Databases that the tests of the labels share: a fresh one a test, on SQLite and on a real PostgreSQL server."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -8,16 +8,6 @@ import postgres
 import pytest
 
 _NUMBERS = count(1)
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """Start a server, or skip where there is none."""
-    reason = postgres.missing()
-    if reason is not None:
-        pytest.skip(reason)
-    with postgres.running() as url:
-        yield url
 
 
 @pytest.fixture

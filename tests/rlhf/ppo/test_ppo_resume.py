@@ -25,6 +25,7 @@ import micro
 import pytest
 import torch
 from commands import Command
+from kills import unequal
 from safetensors.torch import load_file, save_file
 
 from rlhf.config import PPOConfig, Selection
@@ -224,18 +225,7 @@ def content(folder: Path) -> dict[str, torch.Tensor | object]:
 
 def differences(found: Job, expected: Job) -> list[str]:
     """Return the names of all that is not the same bit by bit."""
-    a, b = content(found.folder), content(expected.folder)
-    assert any("model.safetensors" in name for name in a)
-    different = [
-        name
-        for name in a.keys() & b.keys()
-        if not (
-            torch.equal(x, y)
-            if isinstance(x := a[name], torch.Tensor) and isinstance(y := b[name], torch.Tensor)
-            else a[name] == b[name]
-        )
-    ]
-    return sorted({*different, *(a.keys() ^ b.keys())})
+    return unequal(content(found.folder), content(expected.folder))
 
 
 class Reference(NamedTuple):

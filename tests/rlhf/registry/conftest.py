@@ -26,20 +26,10 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
-def registry_server() -> Iterator[str]:
-    """Start a PostgreSQL server, or skip where there is none."""
-    reason = postgres.missing()
-    if reason is not None:
-        pytest.skip(reason)
-    with postgres.running() as url:
-        yield url
-
-
 @pytest.fixture
-def server_url(registry_server: str) -> Iterator[str]:
+def server_url(postgres_server: str) -> Iterator[str]:
     """Return the URL of an empty database."""
-    with postgres.new_database(registry_server, f"registry_{next(_NUMBERS)}") as url:
+    with postgres.new_database(postgres_server, f"registry_{next(_NUMBERS)}") as url:
         yield url
 
 
