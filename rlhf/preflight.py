@@ -9,7 +9,6 @@ import argparse
 import copy
 import difflib
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlhf import schema
 from rlhf.config import ExperimentConfig
+from rlhf.hydra_limits import hydra_problems, reference_problems
 from rlhf.inputs import file_problems
 from rlhf.memory import available_memory, planned_problems
 from rlhf.yaml_limits import check_yaml
@@ -42,21 +42,6 @@ VERSION_BASE = "1.3"
 """The behaviour that Hydra is asked for."""
 MAX_POINTS = 10_000
 """Runs of one sweep, at most."""
-
-_TARGETS = {
-    "hydra.launcher._target_": (
-        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
-        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-    ),
-    "hydra.sweeper._target_": ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",),
-}
-"""All that a configuration may make Hydra import, by place."""
-_LOGGING_NAMES = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter")
-_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-_PLAIN_REFERENCE = re.compile(r"\$\{[A-Za-z_.][\w.]*\}")
-_HYDRA_REFERENCE = re.compile(r"\$\{(now|hydra|python_version):[^${}]*\}")
 
 
 class Point(NamedTuple):
@@ -464,7 +449,7 @@ def _compose(words: Sequence[str], composer: _Composer, found: _Findings) -> _Co
             found.add(*_joint_problem(words, composer))
             return None
         return _compose([word for word in words if word not in bad], composer, found)
-    found.add(*_hydra_problems(composed.hydra))
+    found.add(*hydra_problems(composed.hydra))
     return composed
 
 
@@ -532,70 +517,16 @@ def _tree(node: DictConfig, *, resolve: bool) -> dict[str, object]:
     return {str(key): value for key, value in tree.items()}
 
 
-def _texts(node: object, name: str) -> Iterator[tuple[str, str]]:
-    """Return (dotted name, text) of every text in a tree."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _texts(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _texts(value, f"{name}[{index}]")
-    elif isinstance(node, str):
-        yield name, node
-
-
 def _resolved(job: DictConfig) -> tuple[dict[str, object], list[ConfigProblem]]:
     """Return the tree with plain references (`${seed}`) written out; calls (`${oc.env:...}`) are refused."""
     tree = _tree(job, resolve=False)
-    found = []
-    for name, text in _texts(tree, ""):
-        if text == "???":
-            found.append(ConfigProblem(name, text, "is required", f"set it: {name}=..."))
-        elif "${" in _PLAIN_REFERENCE.sub("", text):
-            rule = "calls a resolver, whose result (a secret, say) would be written into every saved configuration"
-            found.append(ConfigProblem(name, text, rule, "write the value; secrets belong into the environment"))
-    if found or not any("${" in text for _, text in _texts(tree, "")):
+    found = reference_problems(tree)
+    if found:
         return tree, found
     try:
         return _tree(job, resolve=True), []
     except OmegaConfBaseException as error:
         return tree, [_compose_problem(error.full_key or "configuration", "${...}", error)]
-
-
-def _hydra_problems(hydra: Mapping[str, object]) -> list[ConfigProblem]:
-    """Return whatever under `hydra` would import or run something, write a secret, or move the current folder."""
-    node = {key: value for key, value in hydra.items() if key not in ("overrides", "runtime")}  # bookkeeping
-    found = [problem for name, text in _texts(node, "hydra") for problem in _hydra_text_problems(name, text)]
-    job = node.get("job")
-    assert isinstance(job, dict)
-    key = "env_copy" if job.get("env_copy") else "env_set"  # Hydra has copied the former into the latter
-    if job.get(key):
-        rule = "would write environment variables into saved files"
-        found.append(ConfigProblem(f"hydra.job.{key}", job[key], rule, "set them in the shell"))
-    if job.get("chdir"):
-        rule = "must stay false: relative paths start at the folder of the launch"
-        found.append(ConfigProblem("hydra.job.chdir", True, rule, "leave it out"))
-    if node.get("searchpath"):
-        rule = "adds folders that are not checked"
-        found.append(ConfigProblem("hydra.searchpath", node["searchpath"], rule, "use --config-dir DIR"))
-    return found
-
-
-def _hydra_text_problems(name: str, text: str) -> list[ConfigProblem]:
-    key = name.rpartition(".")[2]
-    if key == "_target_" and text not in _TARGETS.get(name, ()):
-        allowed = ", ".join(_TARGETS.get(name, ())) or "nothing"
-        rule = f"would import and run code; allowed here: {allowed}"
-        return [ConfigProblem(name, text, rule, "remove it")]
-    if key in ("class", "()") and text not in _LOGGING_NAMES:
-        rule = f"would import and run code; allowed: {', '.join(_LOGGING_NAMES)}"
-        return [ConfigProblem(name, text, rule, "remove it")]
-    if text.startswith(("ext://", "cfg://")) and text not in _STREAMS:
-        return [ConfigProblem(name, text, f"would import code; allowed: {', '.join(_STREAMS)}", "remove it")]
-    if "${" in _HYDRA_REFERENCE.sub("", _PLAIN_REFERENCE.sub("", text)):
-        rule = "calls a resolver that is not allowed; allowed: now, hydra"
-        return [ConfigProblem(name, text, rule, "write the value")]
-    return []
 
 
 def _sweeper_params(hydra: Mapping[str, object]) -> list[str]:
