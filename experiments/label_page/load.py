@@ -281,6 +281,18 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
+def at_steps(memory: list[tuple[int, float]], step: int) -> list[tuple[int, float]]:
+    """Return the first sample (labels so far, MiB) at or after each `step` labels."""
+    first = {labels // step: (labels, round(mib, 1)) for labels, mib in reversed(memory)}
+    return [first[number] for number in sorted(first)]
+
+
+def slope_of_last_half(memory: list[tuple[int, float]]) -> float | None:
+    """Return by how many MiB the server grew per 1,000 labels, by least squares; None: too few samples."""
+    half = [(labels, mib) for labels, mib in memory if labels >= memory[-1][0] / 2]
+    return round(1000 * float(np.polyfit(*zip(*half, strict=True), 1)[0]), 3) if len(half) > 2 else None
+
+
 async def measure(given: argparse.Namespace, database: Path) -> dict[str, object]:
     """Run the load and return the figures."""
     with socket.socket() as free:
@@ -305,8 +317,7 @@ async def measure(given: argparse.Namespace, database: Path) -> dict[str, object
             await killing
     seconds = time.perf_counter() - started
     server.kill()
-    known = [(labels, mib) for labels, mib in memory if mib == mib and labels > 0.1 * given.labels]
-    slope = np.polyfit([n for n, _ in known], [mib for _, mib in known], 1)[0] if len(known) > 2 else float("nan")
+    known = [(labels, mib) for labels, mib in memory if mib == mib]
     return {
         "annotators": given.annotators,
         "think_s": given.think,
@@ -322,9 +333,8 @@ async def measure(given: argparse.Namespace, database: Path) -> dict[str, object
         "overlap": OVERLAP,
         "most_holders_of_a_task": max([*holders, most_holders(database)]),
         "samples_of_holders": len(holders),
-        "server_mib_first": round(known[0][1], 1) if known else None,
-        "server_mib_last": round(known[-1][1], 1) if known else None,
-        "server_mib_per_1000_labels": round(1000 * float(slope), 3),
+        "server_mib": at_steps(known, min(1000, given.labels // 10)),
+        "server_mib_per_1000_labels_of_the_last_half": slope_of_last_half(known),
     }
 
 

@@ -10,6 +10,9 @@ Who has logged in before is not slowed by the wrong tries of others: from the sa
 for it, only the wrong tries with that token count; from the same address those of the name from elsewhere do not. A
 stolen token, or a shared address, is worth the few tries of one address. Source: OWASP, "Slow Down Online Guessing
 Attacks with Device Cookies".
+
+What is counted and what is known has a bound each, so that tries for ever new names from ever new addresses fill no
+disk and make nobody's log-in slow: beyond it the oldest is forgotten, and what has to wait longest last.
 """
 
 import hmac
@@ -18,7 +21,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from rlhf.labels.store import Project
 from rlhf.labels.tables import ATTEMPTS
@@ -27,6 +30,10 @@ FORGOTTEN_AFTER_S = 86_400.0
 """Without a wrong try for so long, a name or address starts anew."""
 KNOWN_FOR_S = 90 * 86_400.0
 """How long a browser or address stays known to an account after a log-in."""
+MOST_ROWS = 100_000
+"""Of the counts of wrong tries, and as many of what is known; looking through them takes some 10 ms."""
+_LEFT_OF_TOO_MANY = 90_000
+"""So many stay, for putting them in order takes longer."""
 
 
 class Origin(NamedTuple):
@@ -82,7 +89,7 @@ def begin(
         origin: of the try.
         now: seconds since 1970.
     """
-    connection.execute(ATTEMPTS.delete().where(ATTEMPTS.c.blocked_until < now - FORGOTTEN_AFTER_S))
+    _forget(connection, now)
     own, address = _limits(connection, project, name, account_id, origin, now)
     limits = own | address
     before = {key: _row(connection, key, now) for key in limits}
@@ -124,6 +131,22 @@ def remember(connection: Connection, project: Project, account_id: int, origin: 
     if origin.address:
         _store(connection, _address_key(project, account_id, origin.address), known)
     return device
+
+
+def _forget(connection: Connection, now: float) -> None:
+    """Remove what is over, and the oldest of what is too much."""
+    connection.execute(ATTEMPTS.delete().where(ATTEMPTS.c.blocked_until < now - FORGOTTEN_AFTER_S))
+    for kind in (ATTEMPTS.c.failures > 0, ATTEMPTS.c.failures == 0):
+        _forget_oldest(connection, kind)
+
+
+def _forget_oldest(connection: Connection, kind: ColumnElement[bool]) -> None:
+    rows = connection.scalar(select(func.count()).select_from(ATTEMPTS).where(kind)) or 0
+    if rows <= MOST_ROWS:
+        return
+    newest_first = select(ATTEMPTS.c.blocked_until).where(kind).order_by(ATTEMPTS.c.blocked_until.desc())
+    until = connection.scalar(newest_first.offset(_LEFT_OF_TOO_MANY).limit(1))
+    connection.execute(ATTEMPTS.delete().where(kind, ATTEMPTS.c.blocked_until <= until))
 
 
 _Limits = dict[bytes, Limit]

@@ -1,7 +1,7 @@
 """Who is logged in to the label page. The browser holds a random token, the database its sha256.
 
-A session ends at log-out, after `IDLE_S` without a request, and at the latest after `LONGEST_S`. Times are seconds
-since 1970.
+A session ends at log-out, after `IDLE_S` without a request, at the latest after `LONGEST_S`, and where its account has
+begun `MOST_OF_ACCOUNT` others since. Times are seconds since 1970.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ from rlhf.labels.tables import ACCOUNT, SESSION
 
 IDLE_S = 8 * 3600.0
 LONGEST_S = 7 * 86_400.0
+MOST_OF_ACCOUNT = 50
+"""Sessions that one account has at once: a program that logs in for every request fills no disk."""
 TOUCHED_EVERY_S = 600.0
 """How old a session's last use may look: the less often it is written, the less a request waits for the lock."""
 
@@ -36,6 +38,9 @@ class Session(NamedTuple):
 def start(connection: Connection, account_id: int, now: float) -> str:
     """Start a session and return its token, 256 random bits; sessions that are over leave the database."""
     connection.execute(SESSION.delete().where(SESSION.c.expires_at <= now))
+    newest_first = select(SESSION.c.token_digest).where(SESSION.c.account_id == account_id)
+    too_many = newest_first.order_by(SESSION.c.created_at.desc()).offset(MOST_OF_ACCOUNT - 1)
+    connection.execute(SESSION.delete().where(SESSION.c.token_digest.in_(too_many)))
     token = secrets.token_urlsafe(32)
     times = {"created_at": now, "expires_at": _expiry(now, now)}
     connection.execute(SESSION.insert().values(token_digest=_digest(token), account_id=account_id, **times))

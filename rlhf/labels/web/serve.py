@@ -15,6 +15,7 @@ from rlhf.labels.accounts.users import Role, has_owner, invite
 from rlhf.labels.store import LabelStore
 from rlhf.labels.web.app import create_app, loopback_hosts
 from rlhf.labels.web.connections import ImpatientProtocol
+from rlhf.labels.web.heaps import share_heaps
 from rlhf.labels.web.site import Site
 from sft.core.errors import UsageError
 
@@ -71,6 +72,7 @@ def serve(
         # uvicorn raises the signal once more when all is done
         signal.signal(signal.SIGTERM, _stop)
         signal.signal(signal.SIGINT, _stop)
+        share_heaps()
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
     print("stopped", flush=True)

@@ -10,6 +10,7 @@ from rlhf.labels.accounts.attempts import (
     BY_NAME_AND_ADDRESS,
     FORGOTTEN_AFTER_S,
     KNOWN_FOR_S,
+    MOST_ROWS,
     Limit,
     Origin,
     Wait,
@@ -253,3 +254,37 @@ def test_after_three_months_nobody_is_known(desk):
     assert min(wait(begin(desk, origin=one, now=start + 199)) for one in (known, HOME)) > 0
     begin(desk, now=start + 3 * FORGOTTEN_AFTER_S)
     assert desk[0].scalar(select(func.count()).select_from(ATTEMPTS)) == 3, "nothing of it is kept"
+
+
+def fill(desk, failures: int, until: float) -> None:
+    """Store as many rows of one kind as there may be; their times rise to `until`."""
+    values = [
+        {"key": f"{failures}/{n}".encode(), "failures": failures, "blocked_until": until - (MOST_ROWS - n) / 10}
+        for n in range(MOST_ROWS)
+    ]
+    desk[0].execute(ATTEMPTS.insert(), values)
+
+
+def rows(desk) -> int:
+    return desk[0].scalar(select(func.count()).select_from(ATTEMPTS))
+
+
+def test_tries_for_a_hundred_thousand_names_from_everywhere_fill_no_table(desk):
+    device = remember(*desk, BO, HOME, 0.0)
+    now = float(tries(desk, 1000, origin=AWAY)[-1])
+    waiting = wait(begin(desk, origin=AWAY, now=now))
+    fill(desk, 1, now)
+    begin(desk, "a name", Origin("10.9.9.9"), now)
+    assert rows(desk) == pytest.approx(0.9 * MOST_ROWS, abs=20)
+    assert wait(begin(desk, origin=AWAY, now=now)) == waiting > 0
+    assert remember(*desk, BO, Origin("198.51.100.1", device), now) == device
+
+
+def test_log_ins_of_a_program_push_out_no_count_of_wrong_tries(desk):
+    for _ in range(BY_NAME_AND_ADDRESS.free):
+        begin(desk)
+    device = remember(*desk, BO, HOME, 0.0)
+    fill(desk, 0, KNOWN_FOR_S - 1)
+    assert wait(begin(desk)) > 0
+    assert rows(desk) == pytest.approx(0.9 * MOST_ROWS, abs=20)
+    assert remember(*desk, BO, Origin("198.51.100.1", device), 1.0) == device

@@ -5,7 +5,7 @@ from entrants import PROJECT, joined, new_store, session
 from sqlalchemy import select
 
 from rlhf.labels.accounts import sessions
-from rlhf.labels.accounts.sessions import IDLE_S, LONGEST_S, TOUCHED_EVERY_S, csrf_token, is_stale
+from rlhf.labels.accounts.sessions import IDLE_S, LONGEST_S, MOST_OF_ACCOUNT, TOUCHED_EVERY_S, csrf_token, is_stale
 from rlhf.labels.accounts.users import Role, account
 from rlhf.labels.store import LabelStore
 from rlhf.labels.tables import SESSION
@@ -61,6 +61,13 @@ def test_a_session_ends_also_when_it_is_used(store):
         assert touched(store, token, now) == (now <= LONGEST_S - IDLE_S)
     assert session(store, token, LONGEST_S - 1) is not None
     assert session(store, token, LONGEST_S) is None
+
+
+def test_an_account_has_so_many_sessions_at_once_and_the_oldest_ends_first(store):
+    other = joined(store, "Ada", Role.OWNER)
+    tokens = [joined(store, "Bo"), *(started(store, float(n)) for n in range(1, MOST_OF_ACCOUNT + 2))]
+    assert [session(store, token, 60.0) is not None for token in tokens[:4]] == [False, False, True, True]
+    assert all(session(store, token, 60.0) for token in (*tokens[2:], other))
 
 
 def test_a_session_is_written_seldom(store):

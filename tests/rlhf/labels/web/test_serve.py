@@ -1,6 +1,7 @@
 """The server as a process of its own."""
 
 import os
+import platform
 import re
 import signal
 import socket
@@ -20,10 +21,12 @@ import httpx2 as httpx
 from entrants import GOOD, joined, new_store
 
 from rlhf.labels.accounts.users import Role
+from rlhf.labels.web.heaps import HEAPS
 from rlhf.labels.web.serve import is_loopback, serve
 from sft.core.errors import UsageError
 
 ROOT = Path(__file__).parents[4]
+_HEAP = 64 << 20
 
 
 class Running(NamedTuple):
@@ -105,6 +108,17 @@ def test_a_request_that_began_is_ended_before_the_stop(folder, number):
         connection.sendall(body[5:])
         assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
         assert stopping.result() == 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_the_threads_share_few_heaps(folder, monkeypatch):
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    joined(new_store(folder), "Ada", Role.OWNER)
+    with running(folder) as server, httpx.Client(limits=httpx.Limits(max_connections=30)) as browser:
+        with ThreadPoolExecutor(30) as pool:
+            answers = list(pool.map(lambda _: browser.get(f"{server.url}/login").status_code, range(300)))
+        assert answers == [200] * 300
+        assert 1 <= _heaps_of_threads(server.process) < HEAPS
 
 
 def test_wrong_tries_are_counted_over_a_kill(folder):
@@ -194,6 +208,15 @@ def test_a_project_that_is_not_there_and_a_port_that_is_taken(folder):
 )
 def test_what_only_this_machine_reaches(host, expected):
     assert is_loopback(host) is expected
+
+
+def _heaps_of_threads(process: subprocess.Popen[str]) -> int:
+    """Return how many heaps glibc has made for threads: each is 64 MiB of addresses at a multiple of 64 MiB."""
+    lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    ranges = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in lines]
+    used = [line.split()[1] == "rw-p" and line.split()[4] == "0" for line in lines]
+    pairs = zip(ranges, ranges[1:], used, strict=False)
+    return sum(is_used and one[0] % _HEAP == 0 and one[0] + _HEAP == rest[1] for one, rest, is_used in pairs)
 
 
 def _port_of(process: subprocess.Popen[str]) -> int:
