@@ -7,13 +7,11 @@ is exactly one JSON document; everything else goes to standard error.
 import errno
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -22,14 +20,19 @@ from rlhf.collect import create_command
 from rlhf.labelling.commands import erase_command, export_command
 from rlhf.labels.commands import app as labels_app
 from rlhf.labels.people_commands import serve_command, users_app
+from rlhf.publishing.commands import export_command as export_model_command
+from rlhf.publishing.commands import import_command, lineage_command, used_by_command
 from rlhf.registry.commands import app as models_app
 from rlhf.runs.commands import app as runs_app
 from sft.core.errors import ConfigError, Interrupted, RLHFError, StorageError
+from sft.core.interruption import leave_at_signals, stop_at_signals, stopped_by
 from sft.core.world import ALONE, torchrun_world
 
 if TYPE_CHECKING:
     from rlhf.config import ExperimentConfig
     from rlhf.launch import Result
+    from rlhf.resume import Accept
+    from rlhf.runs.record import Asked
     from sft.core.distributed import Peers
 
 app = typer.Typer(
@@ -38,6 +41,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+models_app.command("lineage")(lineage_command)
+models_app.command("used-by")(used_by_command)
+models_app.command("export")(export_model_command)
+models_app.command("import")(import_command)
 app.add_typer(models_app, name="models")
 labels_app.command("create")(create_command)
 labels_app.command("export")(export_command)
@@ -56,17 +63,48 @@ app.add_typer(runs_app, name="runs")
 def run_command(context: typer.Context) -> None:
     """Run an experiment or a sweep (-m); takes Hydra's words, such as experiment=quickstart ppo.kl_coef=0.1."""
     words = [word for word in context.args if word != "--json"]
-    as_json = "--json" in context.args
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, _interrupt)
-    with _stdout_for_json(as_json), _interrupted_by_signals():
-        peers = _meet()
-        if peers is not None and peers.world.rank > 0:
-            _follow(peers)
-        with nullcontext() if peers is None else peers.leading(), _interrupted_by_signals():
-            results = _run(words, peers)
-    if as_json:
-        print(json.dumps(results[0] if len(results) == 1 else results, indent=2, ensure_ascii=False))
+    _compute(partial(_run, words), as_json="--json" in context.args)
+
+
+@app.command("resume")
+def resume_command(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs' folders or ids, or a sweep's folder.")],
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Take the configuration from run.json, whatever YAML files say now.")
+    ] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Take YAML files as they are now, and this folder if its is gone.")
+    ] = False,
+    words: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An override in place of a recorded one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Option("--in", metavar="DIR", help="Where ids are looked up; outputs and multirun otherwise."),
+    ] = None,
+) -> None:
+    """Carry on runs that were interrupted, killed, failed or waited for people, each in its folder."""
+    from rlhf.resume import Accept
+
+    accept = Accept(allow_changes, recorded, tuple(words or ()))
+    _compute(partial(_resume, runs, folders, accept), as_json=as_json)
+
+
+def _compute(work: "Callable[[Peers | None], list[Result]]", *, as_json: bool) -> None:
+    """Do what trains: stop at signals, lead the processes of torchrun, print results as JSON."""
+    with _interrupted_by_signals():
+        stop_at_signals()
+        with _stdout_for_json(as_json), _interrupted_by_signals():
+            peers = _meet()
+            if peers is not None and peers.world.rank > 0:
+                _follow(peers)
+            with nullcontext() if peers is None else peers.leading(), _interrupted_by_signals():
+                results = work(peers)
+        if as_json:
+            print(json.dumps(results[0] if len(results) == 1 else results, indent=2, ensure_ascii=False))
+        sys.stdout.flush()
+        leave_at_signals(0)
 
 
 def _run(words: list[str], peers: "Peers | None") -> "list[Result]":
@@ -80,7 +118,17 @@ def _run(words: list[str], peers: "Peers | None") -> "list[Result]":
 
         for point in points:
             check_processes(point.config, ALONE if peers is None else peers.world)
-    return launch(words, partial(_task, peers))
+    return launch(words, partial(_task, peers, None))
+
+
+def _resume(runs: list[str], folders: list[Path] | None, accept: "Accept", peers: "Peers | None") -> "list[Result]":
+    from rlhf.resume import resume
+    from rlhf.runs.folder import DEFAULT_FOLDERS
+
+    world = ALONE if peers is None else peers.world
+    say = partial(print, file=sys.stderr, flush=True)
+    looked_in = folders or DEFAULT_FOLDERS
+    return resume(runs, looked_in, accept, partial(_task, peers), say, processes=world.size)
 
 
 def _meet() -> "Peers | None":
@@ -107,28 +155,38 @@ def _follow(peers: "Peers") -> NoReturn:
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
+    """Tell what a signal led to as Interrupted: KeyboardInterrupt, and whatever foreign code made of it."""
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except (Interrupted, StorageError, SystemExit):
+        raise
+    except BaseException as error:
+        name = stopped_by() or ("Ctrl-C" if isinstance(error, KeyboardInterrupt) else None)
+        if name is None:
+            raise
         raise Interrupted(
-            f"interrupted by {stop or 'Ctrl-C'}; the same command carries on after the last checkpoint or "
-            "finished stage"
+            f"interrupted by {name}; the same command carries on after the last checkpoint or finished stage"
         ) from None
 
 
 def _task(
-    peers: "Peers | None", config: "ExperimentConfig", experiment: str, out_dir: Path, overrides: list[str]
+    peers: "Peers | None",
+    asked: "Asked | None",
+    config: "ExperimentConfig",
+    experiment: str,
+    out_dir: Path,
+    overrides: list[str],
 ) -> Mapping[str, object]:
     from rich.console import Console
 
-    from rlhf.pipeline import Awaited, run_experiment
-    from rlhf.report import summary_table
+    from rlhf.pipeline import run_experiment
+    from rlhf.report import Results, summary_table
     from rlhf.runs.launched import asked_of_hydra
 
-    asked = asked_of_hydra(overrides)
+    asked = asked or asked_of_hydra(overrides)
     results = run_experiment(config, experiment=experiment, out_dir=out_dir, peers=peers, asked=asked)
     console = Console()
-    if isinstance(results, Awaited):
+    if not isinstance(results, Results):
         console.print(results.message(), soft_wrap=True, highlight=False, markup=False)
         return results.as_dict()
     console.print(summary_table(results))
@@ -156,10 +214,6 @@ def doctor_command(
             print(f"{'ok ' if finding.ok else 'BAD'} {finding.name:<13} {finding.value}{remedy}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(signal.Signals(signum).name)  # not an Exception: libraries swallow those
 
 
 @contextmanager
@@ -200,7 +254,8 @@ def _fail(error: RLHFError) -> NoReturn:
         document: dict[str, object] = {"error": str(error), "exit_code": error.exit_code}
         if isinstance(error, ConfigError):
             document["problems"] = [{k: _plain(v) for k, v in p._asdict().items()} for p in error.problems]
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(json.dumps(document, indent=2, ensure_ascii=False), flush=True)
+    leave_at_signals(error.exit_code)
     sys.exit(error.exit_code)
 
 

@@ -8,10 +8,11 @@ from enum import StrEnum
 
 from reward.config import RewardConfig
 from rlhf.registry.artifact import parse_ref
+from rlhf.search.config import Objective, Pruner, SearchConfig
 from sft.config import DataConfig, DataSource, ModelConfig, RuntimeConfig, Schedule, SFTConfig
-from sft.core.config import Section, at_least, between, multiple_of, positive
+from sft.core.config import Section, at_least, between, multiple_of, no_password, positive
 from sft.core.errors import ConfigProblem, UsageError
-from sft.core.urls import holds_password, without_password
+from sft.core.urls import without_password
 
 
 @dataclass(kw_only=True)
@@ -99,7 +100,7 @@ class LabelsConfig(Section):
             rule = "needs labels of each round's answers, and labels.source=file has none"
             found.append(ConfigProblem("rounds", self.rounds, rule, "use labels.source=human or labels.rounds=1"))
         found += self._problems_of_the_page()
-        return found + _password_problems("database_url", self.database_url)
+        return found + no_password(database_url=self.database_url)
 
     def _problems_of_the_page(self) -> list[ConfigProblem]:
         if self.source is LabelSource.HUMAN:
@@ -428,7 +429,7 @@ class RegistryConfig(Section):
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule of this section."""
-        found = _password_problems("url", self.url)
+        found = no_password(url=self.url)
         if self.url is not None and not self.url.startswith(("postgresql://", "postgresql+psycopg://")):
             rule = "is not the URL of a PostgreSQL database"
             found.append(ConfigProblem("url", without_password(self.url), rule, "use postgresql://USER@HOST/NAME"))
@@ -470,13 +471,15 @@ class WandbConfig(Section):
     """The W&B mirror of the metric ledger."""
 
     mode: WandbMode = WandbMode.AUTO
-    """`auto`, `online`, `offline` or `disabled`."""
+    """`auto`, `online`, `offline` or `disabled`; without a key, `auto` and `online` are offline."""
     project: str = "rlhf"
     """W&B project."""
     entity: str | None = None
     """W&B team or user; null: the key's default."""
-    log_samples: bool = True
-    """Send the table of sample answers. Set false where prompts must not leave the machine."""
+    log_samples: bool = False
+    """Send tables of sample prompts and answers; without it no text of the data leaves the machine."""
+    log_artifacts: bool = True
+    """Send references to the registry: names, folders and digests, never a file."""
 
 
 @dataclass(kw_only=True)
@@ -498,6 +501,7 @@ class ExperimentConfig(Section):
     wandb: WandbConfig = field(default_factory=WandbConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     resume: ResumeConfig = field(default_factory=ResumeConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
 
     def problems(self) -> list[ConfigProblem]:
         """Return every broken rule between sections, and of the seed."""
@@ -530,15 +534,25 @@ class ExperimentConfig(Section):
             found.append(
                 ConfigProblem("simulation.planted_group", self.simulation.planted_group, rule, "choose one of them")
             )
+        return found + (self._problems_of_a_trial() if self.search.is_trial else [])
+
+    def _problems_of_a_trial(self) -> list[ConfigProblem]:
+        found = []
+        search = self.search
+        judged = sorted({Objective.WIN_RATE, Objective.HELD_OUT_REWARD} & set(search.objectives))
+        if search.needs_policy and not self.reward.judge_fraction:
+            asks = " and ".join(judged) or "the evaluation of a trial"
+            rule = f"must be greater than 0: {asks} needs a judge, and gold chooses nothing"
+            found.append(ConfigProblem("reward.judge_fraction", 0.0, rule, "use e.g. reward.judge_fraction=0.3"))
+        if self.labels.asks_people:
+            rule = "would ask for labels in every trial of the search"
+            remedy = "export labels with `rlhf labels export` and give data.labels=NAME"
+            found.append(ConfigProblem("labels.source", self.labels.source, rule, remedy))
+        if search.pruner is Pruner.MEDIAN and judged and self.ppo.eval_steps is None:
+            rule = "must be set, since trials are pruned by looks at the win rate"
+            remedy = "use e.g. ppo.eval_steps=5, or search.pruner=none"
+            found.append(ConfigProblem("ppo.eval_steps", None, rule, remedy))
         return found
-
-
-def _password_problems(field: str, url: str | None) -> list[ConfigProblem]:
-    if url is None or not holds_password(url):
-        return []
-    rule = "holds a password, which would be stored with every run"
-    remedy = "leave it out and give it with PGPASSFILE, PGPASSWORD or PGSERVICE"
-    return [ConfigProblem(field, without_password(url), rule, remedy)]
 
 
 def _reference_problems(field: str, value: str | None) -> list[ConfigProblem]:

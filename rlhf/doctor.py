@@ -11,7 +11,7 @@ from pathlib import Path
 from rlhf.registry import Registry
 from rlhf.registry.artifact import DATABASE_FILE
 from sft.core.errors import RLHFError
-from sft.core.wandb_mirror import resolve_mode
+from sft.core.wandb_environment import resolve_mode
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "wandb", "hydra-core", "sqlalchemy")
 SAFE_SQLITE = (3, 51, 3)

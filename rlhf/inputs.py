@@ -1,21 +1,17 @@
 """What an experiment reads from disk, checked before any compute and without importing transformers."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rlhf.config import ExperimentConfig, LabelsConfig
+from rlhf.model_folders import folder_problems, read_json
 from sft.config import DataSource, ModelKind
 from sft.core.errors import ConfigError, ConfigProblem, DataError, UsageError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9._-]*([:@][A-Za-z0-9][\w.-]*)?")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-_MAX_JSON_BYTES = 64 * 1024 * 1024
-
-Json = Mapping[str, object]
 
 
 def file_problems(config: ExperimentConfig) -> list[ConfigProblem]:
@@ -33,27 +29,6 @@ def file_problems(config: ExperimentConfig) -> list[ConfigProblem]:
         *_registry_problems(config.registry.root),
         *_label_problems(config.labels),
     ]
-
-
-def model_folder_problems(field: str, folder: Path) -> list[ConfigProblem]:
-    """Return what keeps a folder from being a Hugging Face model that is safe to load.
-
-    It must hold `config.json` without `auto_map` (Python code of the model's author), a tokenizer and safetensors.
-    """
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        missing.append("a tokenizer (tokenizer.json)")
-    if not any(folder.glob("*.safetensors")):
-        missing.append("weights (*.safetensors)")
-    found = []
-    if missing:
-        remedy = "give a folder written by save_pretrained"
-        found.append(ConfigProblem(field, str(folder), f"lacks {', '.join(missing)}", remedy))
-    for name in ("config.json", "tokenizer_config.json"):
-        if "auto_map" in (_read(folder / name) or {}):
-            rule = f"{name} has `auto_map`, which would run code that came with the model"
-            found.append(ConfigProblem(field, str(folder), rule, "use a model of an architecture in transformers"))
-    return found + _json_problems(field, folder)
 
 
 def tokenizer_problems(folder: Path, pad_token: str | None) -> list[ConfigProblem]:
@@ -115,7 +90,7 @@ def _model_problems(config: ExperimentConfig) -> list[ConfigProblem]:
         return [ConfigProblem("model.path", model.path, "is not read with model.kind=tiny", "add model=pretrained")]
     folder = Path(model.path)
     if folder.is_dir():
-        found = model_folder_problems("model.path", folder)
+        found = folder_problems(folder, "model.path")
         return found or tokenizer_problems(folder, model.pad_token)
     if folder.exists() or not _HUB_ID.fullmatch(model.path):
         rule = "is neither a folder nor a hub id (org/name)"
@@ -135,7 +110,7 @@ def _source_problems(field: str, value: str | None) -> list[ConfigProblem]:
     if names_folder(value):
         folder = Path(value).expanduser()
         if folder.is_dir():
-            return model_folder_problems(field, folder)
+            return folder_problems(folder, field)
         return [ConfigProblem(field, value, "is no existing folder", "give a folder, or a registered NAME:VERSION")]
     if _REFERENCE.fullmatch(value):
         return []
@@ -190,24 +165,6 @@ def _study_problems(labels: LabelsConfig) -> list[ConfigProblem]:
     return found
 
 
-def _json_problems(field: str, folder: Path) -> list[ConfigProblem]:
-    names = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
-    broken = [name for name in names if (folder / name).is_file() and _read(folder / name) is None]
-    rule = f"holds files that are no JSON objects below 64 MiB: {', '.join(broken)}"
-    return [ConfigProblem(field, str(folder), rule, "copy or download the model again")] if broken else []
-
-
-def _read(path: Path) -> Json | None:
-    """Return a JSON object, or None where there is none that can be read."""
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            return None
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _text_of(token: object) -> str | None:
     """A token is written as a text or as `{"content": text}`."""
     if isinstance(token, Mapping):
@@ -217,8 +174,8 @@ def _text_of(token: object) -> str | None:
 
 def _vocabulary(folder: Path) -> dict[str, int | None]:
     """Return token -> id of all tokens that the folder's JSON names, those that were added first."""
-    tokenizer = _read(folder / "tokenizer.json") or {}
-    settings = _read(folder / "tokenizer_config.json") or {}
+    tokenizer = read_json(folder / "tokenizer.json") or {}
+    settings = read_json(folder / "tokenizer_config.json") or {}
     known: dict[str, int | None] = {}
     added = tokenizer.get("added_tokens")
     for entry in added if isinstance(added, list) else []:
@@ -230,7 +187,7 @@ def _vocabulary(folder: Path) -> dict[str, int | None]:
             known.setdefault(text, int(number) if number.isdecimal() else None)
     model = tokenizer.get("model")
     pieces = model.get("vocab") if isinstance(model, Mapping) else None
-    for table in (_read(folder / "added_tokens.json"), pieces, _read(folder / "vocab.json")):
+    for table in (read_json(folder / "added_tokens.json"), pieces, read_json(folder / "vocab.json")):
         if isinstance(table, Mapping):
             for text, number in table.items():
                 known.setdefault(text, _id(number))
@@ -248,9 +205,9 @@ def _id(value: object) -> int | None:
 def _special(folder: Path, role: str, vocabulary: Mapping[str, int | None]) -> str | None:
     """Return the `eos` or `pad` token; the tokenizer's files go before the model's ids."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (text := _text_of((_read(folder / name) or {}).get(f"{role}_token"))) is not None:
+        if (text := _text_of((read_json(folder / name) or {}).get(f"{role}_token"))) is not None:
             return text
-    number = (_read(folder / "config.json") or {}).get(f"{role}_token_id")
+    number = (read_json(folder / "config.json") or {}).get(f"{role}_token_id")
     if isinstance(number, list) and number:
         number = number[0]
     return next((text for text, known in vocabulary.items() if known is not None and known == number), None)

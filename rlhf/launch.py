@@ -7,7 +7,6 @@ choose the exit code. Call `rlhf.preflight.check` with the same words first.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from hydra import version
 from hydra._internal.hydra import Hydra
@@ -19,9 +18,13 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from rlhf import schema
+from rlhf import requeue, schema
 from rlhf.config import ExperimentConfig
+from rlhf.orphans import working_for
+from rlhf.points import Failed, Stop
 from rlhf.preflight import VERSION_BASE, Command, conf_dir, parse, register_schema, search_path
+from rlhf.runs.process import this_process
+from rlhf.search import sweeper
 from sft.core.errors import Interrupted, StorageError, UsageError
 
 _LOG = logging.getLogger(__name__)
@@ -29,20 +32,6 @@ _LOG = logging.getLogger(__name__)
 Result = Mapping[str, object]
 Task = Callable[[ExperimentConfig, str, Path, list[str]], Result]
 """(configuration, name of the experiment, output folder, overrides) -> result."""
-
-
-class _Stop(BaseException):
-    """Carries an error through Hydra, which would go on with the next run of a sweep and print a line of its own."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class _Failed(NamedTuple):
-    """The result of a sweep's point that raised: an exception would make Hydra print a line of its own."""
-
-    error: Exception
 
 
 def launch(argv: Sequence[str], task: Task) -> list[Result]:
@@ -58,6 +47,7 @@ def launch(argv: Sequence[str], task: Task) -> list[Result]:
     """
     version.setbase(VERSION_BASE)
     register_schema()
+    sweeper.register()
     if "--version" in argv:
         _show(argv, None)
         return []
@@ -73,28 +63,39 @@ def launch(argv: Sequence[str], task: Task) -> list[Result]:
             return _results(hydra.multirun(config_name=command.config_name, task_function=job, overrides=words))
         words = [*command.overrides, "hydra.mode=RUN"]
         return _results([hydra.run(config_name=command.config_name, task_function=job, overrides=words)])
-    except _Stop as stop:
+    except Stop as stop:
         raise stop.error from stop.error.__cause__
     finally:
         GlobalHydra.instance().clear()
 
 
-def _job(task: Task) -> Callable[[DictConfig], Result | _Failed]:
-    def job(cfg: DictConfig) -> Result | _Failed:
+def _job(task: Task) -> Callable[[DictConfig], Result | Failed]:
+    launcher = this_process()
+
+    def job(cfg: DictConfig) -> Result | Failed:
+        if requeue.in_job():
+            requeue.begin_job()
+            return point(cfg)
+        with working_for(launcher):
+            return point(cfg)
+
+    def point(cfg: DictConfig) -> Result | Failed:
         hydra = HydraConfig.get()
         tree = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(tree, dict)
-        config = schema.build({str(key): value for key, value in tree.items()})
         name = str(hydra.runtime.choices.get("experiment") or "default")
         try:
+            config = schema.build({str(key): value for key, value in tree.items()})
             return task(config, name, Path(hydra.runtime.output_dir), _words(hydra.overrides.task))
         except (Interrupted, StorageError) as error:
-            raise _Stop(error) from error
+            if isinstance(error, Interrupted) and requeue.in_job():
+                requeue.hand_on(error)
+            raise Stop(error) from error
         except Exception as error:
             if hydra.mode != RunMode.MULTIRUN:
-                raise _Stop(error) from error
+                raise Stop(error) from error
             _LOG.error("%s", error)
-            return _Failed(error)
+            return Failed(error)
 
     return job
 
@@ -119,7 +120,7 @@ def _results(returned: object) -> list[Result]:
     """
     values = [job.return_value for job in _jobs(returned)]
     for value in values:
-        if isinstance(value, _Failed):
+        if isinstance(value, Failed):
             raise value.error
     return [value for value in values if isinstance(value, Mapping)]
 

@@ -20,8 +20,9 @@ from rlhf.labels.trust.quality import Preference
 from rlhf.registry import CANDIDATE, CHAMPION, Artifact, Registry, Verdict
 from rlhf.report import Results, StageResult, render, write_results
 from rlhf.run import Done, Run
-from rlhf.runs import Asked, StageRecord, State
+from rlhf.runs import Asked, StageRecord, State, naming
 from rlhf.runs.journal import Journal, journal
+from rlhf.search.config import Objective
 from rlhf.sources import Sources
 from rlhf.stages.bias import run_bias
 from rlhf.stages.evaluation import run_evaluation
@@ -30,9 +31,10 @@ from rlhf.stages.people import Waiting, run_people
 from rlhf.stages.ppo import follow_ppo, run_ppo
 from rlhf.stages.reward import Scorers, run_reward
 from rlhf.stages.sft import run_sft
+from rlhf.trial import TrialResult, trial_result
 from sft.core.config import raise_problems
 from sft.core.durable import json_digest, write_json, write_text
-from sft.core.errors import Interrupted, RLHFError
+from sft.core.errors import Interrupted, Pruned, RLHFError
 from sft.core.tracking import RunTracker
 from sft.core.world import ALONE, World, check_world
 from sft.split import Splits
@@ -113,10 +115,11 @@ def run_experiment(
     out_dir: Path,
     peers: "Peers | None" = None,
     asked: Asked | None = None,
-) -> Results | Awaited:
+) -> Results | Awaited | TrialResult:
     """Run all stages that are not in the registry yet, and write results.json and report.html.
 
-    Where people must label first, results.json says what is missing, and the same command later carries on.
+    Where people must label first, results.json says what is missing, and the same command later carries on. A trial of
+    a search runs the stages that its objectives need, on validation data, and promotes nothing.
 
     Args:
         config: the whole experiment.
@@ -143,22 +146,28 @@ def run_experiment(
         return _run_stages(config, kept, peers)
 
 
-def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") -> Results | Awaited:
+def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") -> Results | Awaited | TrialResult:
     experiment, run_id, out_dir = kept.record.experiment, kept.record.run_id, kept.folder
     registry = Registry(Path(config.registry.root), url=config.registry.url)
     tracker = RunTracker(
         out_dir,
         run_id=run_id,
         experiment=experiment,
+        label=naming.label(kept.record.asked, experiment),
+        group=naming.group(kept.record.asked, experiment),
         mode=config.wandb.mode,
         project=config.wandb.project,
         entity=config.wandb.entity,
         config=schema.to_tree(config),
-        tags=[experiment],
+        about=naming.about(kept.record.asked, run_id),
+        tags=[experiment, *naming.revision_tags(kept.record.revision)],
         log_samples=config.wandb.log_samples,
+        log_artifacts=config.wandb.log_artifacts,
     )
     with registry.in_use(), tracker:
         run = Run(config, registry, tracker, Sources(config, out_dir), peers, on_finish=partial(_keep, kept))
+        if config.search.is_trial:
+            return _run_trial(run, kept)
         sft = run_sft(run)
         found = train_rounds(run, sft)
         if isinstance(found, Waiting):
@@ -194,6 +203,36 @@ def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") 
     write_results(out_dir / "results.json", results)
     write_text(out_dir / "report.html", render(results.as_dict(), run.reports))
     return results
+
+
+def _run_trial(run: Run, kept: Journal) -> TrialResult:
+    """Go as far as the objectives need; the search may end the training on the way."""
+    pruned = None
+    try:
+        _train_and_measure(run)
+    except Pruned as stop:
+        pruned = str(stop)
+    result = trial_result(run, kept.record.experiment, kept.record.run_id, pruned=pruned)
+    write_json(kept.folder / "results.json", result.as_dict())
+    if pruned is not None:
+        kept.end(State.PRUNED, pruned)
+    return result
+
+
+def _train_and_measure(run: Run) -> None:
+    search = run.config.search
+    sft = run_sft(run)
+    if not search.needs_reward:
+        return
+    if not search.needs_policy:
+        labels, preferences = run_labels(run)
+        run_reward(run, sft, labels, run.sources.split_preferences(preferences))
+        return
+    trained = train_rounds(run, sft)
+    assert isinstance(trained, Trained), "checked by ExperimentConfig: a trial asks nobody"
+    run_evaluation(run, sft, trained.scorers, trained.policy)
+    if Objective.WORST_BIAS in search.objectives:
+        run_bias(run, sft, trained.scorers.reward, trained.policy, trained.splits)
 
 
 def _keep(kept: Journal, stage: StageResult, report: dict[str, object]) -> None:

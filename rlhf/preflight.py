@@ -9,6 +9,7 @@ import argparse
 import copy
 import difflib
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,17 +32,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlhf import schema
 from rlhf.config import ExperimentConfig
-from rlhf.hydra_limits import hydra_problems, reference_problems
+from rlhf.hydra_limits import hydra_problems, reference_problems, word_problems
 from rlhf.inputs import file_problems
 from rlhf.memory import available_memory, planned_problems
+from rlhf.search import sweeper
+from rlhf.search.space import Axis, axis_of
 from rlhf.yaml_limits import check_yaml
 from sft.core.config import raise_problems
 from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.urls import holds_password
 
 VERSION_BASE = "1.3"
 """The behaviour that Hydra is asked for."""
 MAX_POINTS = 10_000
 """Runs of one sweep, at most."""
+MAX_CORNERS = 256
+"""Of a larger search not every corner is checked beforehand, but each end of each setting."""
 
 
 class Point(NamedTuple):
@@ -90,8 +96,9 @@ def conf_dir() -> Path:
 
 
 def register_schema() -> None:
-    """Put the defaults into Hydra's store, untyped, as `rlhf_schema`."""
+    """Put what no YAML file holds into Hydra's store: the defaults, untyped, as `rlhf_schema`, and our sweeper."""
     ConfigStore.instance().store(name="rlhf_schema", node=schema.defaults(), provider="rlhf")
+    sweeper.store_node()
 
 
 def search_path(command: Command) -> ConfigSearchPath:
@@ -136,7 +143,9 @@ def _sorted(argv: Sequence[str]) -> tuple[Command, list[ConfigProblem]]:
         remedy = "give an existing folder with e.g. experiment/NAME.yaml"
         found.append(ConfigProblem("--config-dir", arguments.config_dir, "is no folder", remedy))
         arguments.config_dir = None
-    arguments.overrides += [word for word in extra if not word.startswith("-")]
+    words = [*arguments.overrides, *(word for word in extra if not word.startswith("-"))]
+    found += word_problems(words)
+    arguments.overrides = [word for word in words if not holds_password(word)]
     return Command(list(arguments.overrides), arguments), found
 
 
@@ -226,6 +235,7 @@ class _Composer:
         self._composed: dict[tuple[str, ...], _Composed] = {}
         self.groups = [name for name in repository.get_group_options("", ObjectType.GROUP) if name != "hydra"]
         self.available_memory = available_memory()
+        self.searches = False
 
     def has_root(self) -> bool:
         return self._exists(self.command.config_name)
@@ -282,6 +292,7 @@ class _Axis(NamedTuple):
 
 
 def _points(command: Command, composer: _Composer, found: _Findings) -> Iterator[Point]:
+    composer.searches = _searches(command, composer)
     hydra_words, axes = _sort(command.overrides, composer, found)
     fixed = [axis.words[0] for axis in axes if axis.chooses_file and len(axis.words) == 1]
     base = _compose([*hydra_words, *fixed], composer, found)
@@ -295,20 +306,54 @@ def _points(command: Command, composer: _Composer, found: _Findings) -> Iterator
     elif any(len(axis.words) > 1 for axis in axes):
         found.add(*(_needs_multirun(axis) for axis in axes if len(axis.words) > 1))
     by_key = {axis.key: axis for axis in axes}  # as Hydra's sweeper: the last word of a key counts
-    count = 1
-    for axis in by_key.values():
-        count *= len(axis.words)
-    if count > MAX_POINTS:
+    if composer.searches:
+        found.add(*_search_problems(by_key, many=many))
+    count = math.prod(len(axis.words) for axis in by_key.values())
+    if count > MAX_POINTS and not composer.searches:
         found.add(ConfigProblem("-m", count, f"makes more than {MAX_POINTS} runs", "sweep fewer values"))
         return
     chooses_file = {word: axis.chooses_file for axis in by_key.values() for word in axis.words}
-    for words in itertools.product(*(axis.words for axis in by_key.values())):
+    of_axes = [axis.words for axis in by_key.values()]
+    every = _one_at_a_time(of_axes) if count > MAX_CORNERS and composer.searches else itertools.product(*of_axes)
+    for words in every:
         files = [word for word in words if chooses_file[word]]
         values = [word for word in words if not chooses_file[word]]
+        values += ["search.trial=0"] if composer.searches else []
         composed = _compose([*hydra_words, *files], composer, found)
         if composed is not None:
             overrides = list(words) if many else [axis.written for axis in axes]
             yield from _point(composed, overrides, values, composer, found)
+
+
+def _searches(command: Command, composer: _Composer) -> bool:
+    """Return whether an Optuna study chooses the points, so that intervals have values."""
+    unheard = _Findings()
+    hydra_words, axes = _sort(command.overrides, composer, unheard)
+    files = [axis.words[0] for axis in axes if axis.chooses_file and len(axis.words) == 1]
+    base = _compose([*hydra_words, *files], composer, unheard)
+    chosen = None if base is None else base.hydra.get("sweeper")
+    return isinstance(chosen, dict) and chosen.get("_target_") == sweeper.TARGET
+
+
+def _search_problems(axes: Mapping[str, _Axis], *, many: bool) -> list[ConfigProblem]:
+    if not many:
+        return [ConfigProblem("hydra/sweeper", "optuna", "searches nothing in a single run", "add -m")]
+    found = []
+    if all(len(axis.words) == 1 for axis in axes.values()):
+        remedy = "give at least one setting several values: ppo.kl_coef='interval(0.01,0.3)'"
+        found.append(ConfigProblem("hydra/sweeper", "optuna", "has nothing to search", remedy))
+    if "search.trial" in axes:
+        found.append(ConfigProblem("search.trial", axes["search.trial"].written, "is set by the search", "remove it"))
+    return found
+
+
+def _one_at_a_time(axes: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Yield the first word of each axis, then each further word with the first ones of the others."""
+    first = [words[0] for words in axes]
+    yield tuple(first)
+    for place, words in enumerate(axes):
+        for word in words[1:]:
+            yield (*first[:place], word, *first[place + 1 :])
 
 
 def _point(
@@ -361,19 +406,26 @@ def _sort(words: Sequence[str], composer: _Composer, found: _Findings) -> tuple[
                 axes.append(_Axis(override.get_key_element().lstrip("+"), word, chosen, True))
         elif override.is_hydra_override():
             hydra_words.append(word)
-        elif alternatives := _alternatives(override, found):
+        elif alternatives := _alternatives(override, composer, found):
             axes.append(_Axis(override.get_key_element(), word, alternatives, False))
     return hydra_words, axes
 
 
-def _alternatives(override: Override, found: _Findings) -> list[str]:
-    """Return the words that an override stands for: one per value of a sweep."""
+def _alternatives(override: Override, composer: _Composer, found: _Findings) -> list[str]:
+    """Return the words that an override stands for: one per value of a sweep, the ends of what a search varies."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [f"{key}={override.get_value_element_as_str()}"]
+    if composer.searches:
+        axis = axis_of(override)
+        if isinstance(axis, Axis):
+            return list(axis.ends)
+        found.add(axis)
+        return []
     if not override.is_discrete_sweep():
         rule = "is an interval, of which the basic sweeper cannot try every value"
-        found.add(ConfigProblem(override.key_or_group, override.get_value_string(), rule, "list values: a,b,c"))
+        remedy = "list values: a,b,c, or search in it with hydra/sweeper=optuna"
+        found.add(ConfigProblem(override.key_or_group, override.get_value_string(), rule, remedy))
         return []
     try:
         values = list(itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1))
@@ -397,7 +449,7 @@ def _file_words(override: Override, composer: _Composer, found: _Findings) -> li
         found.add(ConfigProblem(group, override.get_value_string(), "is no folder of conf", remedy))
         return []
     kept = []
-    for word in _alternatives(override, found):
+    for word in _alternatives(override, composer, found):
         value = composer.override(word).value()
         options = value if isinstance(value, list) else [value]
         missing = [o for o in options if o is not None and not composer.has_option(group, str(o))]

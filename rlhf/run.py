@@ -4,6 +4,7 @@ A fingerprint is the digest of a stage's kind, settings, inputs and seed; what i
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +18,16 @@ from rlhf.inputs import names_folder
 from rlhf.labels.trust.quality import Preference
 from rlhf.registry import STAGE_FILE, Artifact, Registry
 from rlhf.report import StageResult
+from rlhf.search.pruning import listener
 from rlhf.sources import Sources
 from sft.core.durable import folder_digest, json_digest, write_json
 from sft.core.errors import DataError
+from sft.core.interruption import raise_if_stopped
+from sft.core.out_of_memory import memory_errors
 from sft.core.statistics import Estimate
 from sft.core.text import TokenLimits, as_dicts
 from sft.core.tracking import RunTracker, Tracker
+from sft.core.wandb_run import Product
 from sft.data import Example
 
 if TYPE_CHECKING:
@@ -30,6 +35,12 @@ if TYPE_CHECKING:
 
 STAGE_VERSION = 3
 """Raised when a change of code changes what the same configuration gives; old artifacts are then not reused."""
+
+MORE_MEMORY = "give this process more memory: the same command then carries on where it stopped"
+LESS_MEMORY = {
+    "ppo": f"lower ppo.micro_batch_tokens and ppo.generation_batch_size, with which PPO begins anew, or {MORE_MEMORY}"
+}
+"""Stage -> what to do where memory runs out; stages that know better say so themselves."""
 
 
 class Built(NamedTuple):
@@ -57,6 +68,13 @@ class Done(NamedTuple):
         return self.artifact.path
 
 
+class Told(NamedTuple):
+    """What W&B is told of a stage beside the configuration."""
+
+    tags: list[str]
+    about: dict[str, object]
+
+
 Build = Callable[[Path, Tracker], Built]
 Parents = Sequence[tuple[str, Artifact]]
 
@@ -75,6 +93,8 @@ class Run:
     reports: dict[str, dict[str, object]] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
     """The settings behind each fingerprint that was asked for; they are registered with the product."""
+    inputs: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """The digests of data and models behind each fingerprint that was asked for."""
     suffix: str = ""
     """Put behind the names of stages that are repeated: "-1" in the first of several rounds, "" in the last."""
     on_finish: Callable[[StageResult, dict[str, object]], None] | None = None
@@ -89,6 +109,10 @@ class Run:
     def sampling_limits(self) -> TokenLimits:
         """Return the longest prompt and sampled answer in tokens."""
         return TokenLimits(self.config.data.max_prompt_tokens, self.config.ppo.response_length)
+
+    def report_kind(self, kind: str) -> str:
+        """Return the kind of a report on held-out data; one on validation data must not let a policy be promoted."""
+        return f"validation-{kind}" if self.config.search.is_trial else kind
 
     def sampling_settings(self) -> dict[str, object]:
         """Return what decides sampled answers, for the fingerprints of stages that look at them."""
@@ -115,19 +139,38 @@ class Run:
             }
         )
         self.settings[fingerprint] = settings
+        self.inputs[fingerprint] = inputs
         return fingerprint
+
+    def _told(self, fingerprint: str, parents: Parents) -> "Told":
+        """Return what W&B is told of a stage that starts: registered parents, and the digest of its data."""
+        made = {artifact.fingerprint for _, artifact in parents}
+        inputs = self.inputs.get(fingerprint, {})
+        data = {name: digest for name, digest in inputs.items() if digest not in made}
+        refs = {role: artifact.ref for role, artifact in parents}
+        stage = {"fingerprint": fingerprint, "inputs": dict(inputs), "parents": refs}
+        return Told([f"data:{json_digest(data)[:12]}", *refs.values()], {"stage": stage})
 
     def produce(self, stage: str, kind: str, fingerprint: str, parents: Parents, build: Build) -> Done:
         """Return the product of a fingerprint: from the registry, or built, registered, and then returned."""
+        raise_if_stopped()
         started = time.perf_counter()
         found = self.registry.find(fingerprint)
         if found is None:
             with self.registry.workspace(fingerprint) as folder:
                 found = self.registry.find(fingerprint)  # another process may have made it while this one waited
                 if found is None:
-                    with self.tracker.stage(f"{stage}{self.suffix}") as tracker:
-                        built = build(folder, tracker)
-                    artifact = self.register(kind, fingerprint, parents, built)
+                    told = self._told(fingerprint, parents)
+                    with self.tracker.stage(
+                        f"{stage}{self.suffix}",
+                        kind,
+                        tags=told.tags,
+                        about=told.about,
+                        listener=listener(self.config.search, kind),
+                    ) as tracker:
+                        with memory_errors(LESS_MEMORY.get(stage, MORE_MEMORY)):
+                            built = build(folder, tracker)
+                        artifact = self.register(kind, fingerprint, parents, built)
                     return Done(artifact, built.stage, False, built.steps, time.perf_counter() - started)
         self.tracker.cached(f"{kind}{self.suffix}" if kind == stage else f"{stage}{self.suffix} ({kind})")
         return Done(found, read_stage(found.path), True, 0, time.perf_counter() - started)
@@ -135,7 +178,7 @@ class Run:
     def register(self, kind: str, fingerprint: str, parents: Parents, built: Built) -> Artifact:
         """Write stage.json into a finished folder and move it into the registry."""
         write_json(built.folder / STAGE_FILE, built.stage)
-        return self.registry.register(
+        artifact = self.registry.register(
             built.folder,
             name=f"{self.config.registry.prefix}{kind}",
             kind=kind,
@@ -148,6 +191,9 @@ class Run:
             },
             parents=parents,
         )
+        refs = {role: parent.ref for role, parent in parents}
+        self.tracker.registered(Product(artifact.ref, kind, artifact.path, artifact.sha256, fingerprint, refs))
+        return artifact
 
     def _environment(self, device: str | None) -> dict[str, object]:
         libraries = ("torch", "transformers", "trl", "numpy")
@@ -207,16 +253,21 @@ def read_stage(folder: Path) -> dict[str, object]:
     return stage
 
 
-def copy_model(source: Path, target: Path) -> None:
-    """Copy the safe files of a Hugging Face folder: safetensors, JSON, text, templates. Never pickles or code."""
+def model_files(folder: Path) -> list[Path]:
+    """Return the safe files of a Hugging Face folder: safetensors, JSON, text, templates. Never pickles or code."""
     safe = {".safetensors", ".json", ".txt", ".model", ".jinja"}
-    files = [path for path in sorted(source.iterdir()) if path.is_file() and path.suffix in safe]
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in safe]
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy the safe files of a Hugging Face folder. Raises DataError where there are no weights among them."""
+    files = model_files(source)
     if not any(path.suffix == ".safetensors" for path in files):
         raise DataError(
             f"{source} holds no .safetensors file; save the model with save_pretrained and give that folder"
         )
     for path in files:
-        (target / path.name).write_bytes(path.read_bytes())
+        shutil.copyfile(path, target / path.name)
 
 
 def digest_of(rows: Sequence[object]) -> str:

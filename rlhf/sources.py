@@ -126,7 +126,7 @@ class Sources:
         """Fresh answer pairs to held-out simulated requests, the better one first; real data have none to add."""
         if not self.is_simulated:
             return []
-        pairs = make_pairs(self.prompts.test, PROBE_PAIRS, seed=self.config.seed + 1)
+        pairs = make_pairs(self.prompts.held_out, PROBE_PAIRS, seed=self.config.seed + 1)
         better_first = self.gold([(prompt, first) for prompt, first, _ in pairs]) >= self.gold(
             [(prompt, second) for prompt, _, second in pairs]
         )
@@ -143,7 +143,11 @@ class Sources:
     def _split(self, items: Sequence[T], prompt: Callable[[T], Conversation]) -> Splits[T]:
         data = self.config.data
         return split_by_prompt(
-            items, prompt, validation_fraction=data.validation_fraction, test_fraction=data.test_fraction
+            items,
+            prompt,
+            validation_fraction=data.validation_fraction,
+            test_fraction=data.test_fraction,
+            seal_test=self.config.search.is_trial,
         )
 
     def _all_demonstrations(self) -> list[Example]:

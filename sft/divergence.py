@@ -12,6 +12,10 @@ from sft.core.durable import write_json
 from sft.core.errors import DataError
 
 
+class Diverged(DataError):
+    """Training met a number that is no number."""
+
+
 class Batch(NamedTuple):
     """One micro-batch: its loss (a tensor of one number), token ids and mask, both [rows, tokens]."""
 
@@ -54,7 +58,7 @@ class Guard:
         """Check the losses and gradients of all micro-batches of a step.
 
         Raises:
-            DataError: one is NaN or infinite. It names the file with the batch.
+            Diverged: one is NaN or infinite. It names the file with the batch.
         """
         self._examined = True
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -70,7 +74,7 @@ class Guard:
         """Check what is about to be saved.
 
         Raises:
-            DataError: a weight is NaN or infinite.
+            Diverged: a weight is NaN or infinite.
         """
         wrong = [name for name, value in weights.items() if not bool(value.isfinite().all())]
         if wrong:
@@ -82,7 +86,7 @@ class Guard:
         path = self._folder / f"diverged-step-{step:08d}.json"
         numbers = {"step": step, "losses": [str(loss) for loss in losses], "gradient_norm": str(norm)}
         write_json(path, numbers | {"batch": self._described()})
-        raise DataError(
+        raise Diverged(
             f"{what} at step {step}; lower the learning rate or look for broken rows: the batch is in {path}. "
             "The same command would meet it again"
         )

@@ -20,6 +20,8 @@ from sft.core.errors import ConfigError, ConfigProblem, DataError
 from sft.core.linear import prefers_onednn, use_onednn
 from sft.core.packing import use_packed_attention
 from sft.core.quiet import quiet_libraries
+from sft.core.template_limits import check_template
+from sft.core.text import template_of
 
 PAD, EOS = "<|pad|>", "<|eos|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -93,7 +95,7 @@ def load_tokenizer(folder: Path, *, pad_token: str | None = None) -> PreTrainedT
     """Load a folder's tokenizer, padding on the left; `pad_token` names an existing token to pad with.
 
     Raises:
-        DataError: there is no fast tokenizer, or its pad is missing or the EOS.
+        DataError: there is no fast tokenizer, its pad is missing or the EOS, or its chat template breaks a limit.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, padding_side="left")
     if pad_token is not None:
@@ -105,6 +107,9 @@ def load_tokenizer(folder: Path, *, pad_token: str | None = None) -> PreTrainedT
             f"the tokenizer of {folder} has pad {tokenizer.pad_token!r} and EOS {tokenizer.eos_token!r}; name another, "
             "existing token as pad_token in its tokenizer_config.json"
         )
+    template = template_of(tokenizer)
+    if template is not None and template != CHAT_TEMPLATE:
+        check_template(template)
     return tokenizer
 
 

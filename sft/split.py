@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from sft.core.errors import DataError
 from sft.core.text import Conversation, prompt_key
 
 T = TypeVar("T")
@@ -42,7 +43,24 @@ class Splits(Generic[T]):
 
     train: list[T]
     validation: list[T]
-    test: list[T]
+    unsealed_test: list[T] | None
+    """None while test data are sealed: a search that saw them would choose what fits them by chance."""
+
+    @property
+    def test(self) -> list[T]:
+        """Items that nothing was chosen by.
+
+        Raises:
+            DataError: they are sealed.
+        """
+        if self.unsealed_test is None:
+            raise DataError("test data are sealed in a search; measure on validation data (`held_out`)")
+        return self.unsealed_test
+
+    @property
+    def held_out(self) -> list[T]:
+        """What to measure on: test data, or validation data where test data are sealed."""
+        return self.validation if self.unsealed_test is None else self.unsealed_test
 
 
 def split_by_prompt(
@@ -51,10 +69,11 @@ def split_by_prompt(
     *,
     validation_fraction: float,
     test_fraction: float,
+    seal_test: bool = False,
 ) -> Splits[T]:
-    """Return the items in their order, parted by the split of their prompt."""
+    """Return the items in their order, parted by the split of their prompt; sealed test items are left out."""
     parts: dict[Split, list[T]] = {split: [] for split in Split}
     for item in items:
         where = split_of(prompt(item), validation_fraction=validation_fraction, test_fraction=test_fraction)
         parts[where].append(item)
-    return Splits(parts[Split.TRAIN], parts[Split.VALIDATION], parts[Split.TEST])
+    return Splits(parts[Split.TRAIN], parts[Split.VALIDATION], None if seal_test else parts[Split.TEST])

@@ -27,7 +27,7 @@ from sft.core.errors import StorageError
 from sft.core.out_of_memory import memory_errors
 from sft.core.quiet import quiet_libraries
 from sft.core.tracking import Tracker
-from sft.divergence import Batch, Guard
+from sft.divergence import Batch, Diverged, Guard
 from sft.model import torch_device
 from sft.selection import Selection
 
@@ -216,7 +216,11 @@ def train_or_carry_on(
     for callback in (TrackerCallback(tracker), selection, trainer.checkpoints):
         trainer.add_callback(callback)
     with memory_errors(_remedy(trainer.args)), trainer.checkpoints.interruption:
-        _carry_on(trainer, store, tracker)
+        try:
+            _carry_on(trainer, store, tracker)
+        except Diverged as error:
+            tracker.alert("training: not a number", str(error), "ERROR")
+            raise
     selection.apply()
 
 

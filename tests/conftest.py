@@ -5,6 +5,7 @@ Heavy libraries are imported inside the fixtures, so that tests of settings and 
 import gc
 import signal
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import postgres
@@ -13,6 +14,7 @@ import pytest
 from sft.config import Device, ModelConfig, RuntimeConfig
 from sft.core.text import TokenLimits
 
+_NUMBERS = count(1)
 CPU = RuntimeConfig(device=Device.CPU, threads=1)
 LIMITS = TokenLimits(prompt=32, answer=48)
 CALIBRATION = (0.3, 1.7)
@@ -38,6 +40,13 @@ def postgres_server() -> Iterator[str]:
     if reason is not None:
         pytest.skip(reason)
     with postgres.running() as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(postgres_server: str) -> Iterator[str]:
+    """Return the URL of an empty database."""
+    with postgres.new_database(postgres_server, f"test_{next(_NUMBERS)}") as url:
         yield url
 
 

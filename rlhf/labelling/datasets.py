@@ -193,6 +193,7 @@ def _register(registry: Registry, draft: Path, name: str, exported: ExportedData
         "metrics": facts.pop("counts"),
         **facts,
         "annotators": list(exported.annotators),
+        "origins": {name: dict(counts) for name, counts in exported.origins.items()},
         "datasheet": DATASHEET,
     }
     return registry.register(draft, name=name, kind=DATASET, fingerprint=exported.digest, metadata=metadata, parents=[])

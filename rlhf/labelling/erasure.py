@@ -9,26 +9,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from rlhf.labelling.datasets import DATASET, ERASURE
+from rlhf.labelling.traces import Affected, affected, exports_with
 from rlhf.labels.removal import Erased, erased_before, erasing
 from rlhf.labels.store import LabelStore
-from rlhf.registry import Artifact, Lineage, Registry
+from rlhf.registry import Artifact, Registry
 from sft.core.durable import json_digest, write_json
-
-_ROWS = (DATASET, "labels", "comparisons")
-"""Kinds that hold rows of labels."""
-_REWARD_MODELS = ("reward", "judge")
-_POLICIES = ("policy",)
-
-
-class Affected(NamedTuple):
-    """What holds a person's labels or was made from them: references, each once."""
-
-    datasets: list[str]
-    """Versions that hold rows of the labels, under the pseudonym; exports first."""
-    reward_models: list[str]
-    policies: list[str]
-    others: list[str]
-    """Models on the way, and reports."""
 
 
 class Erasure(NamedTuple):
@@ -63,14 +48,14 @@ def erase_annotator(store: LabelStore, registry: Registry | None, project: str, 
         StorageError: a disk or a database refuses; the same command carries on.
     """
     with _erasing(store, project, annotator) as erased:
-        versions = [] if registry is None else _holding(registry, erased.pseudonym)
+        versions = [] if registry is None else exports_with(registry, erased.pseudonym)
         for version in versions:
             assert registry is not None
             _mark(registry, version, erased.pseudonym)
     known = {version.sha256 for version in versions}
     unregistered = [digest for digest in erased.exports if digest not in known]
-    affected = _affected([] if registry is None else [registry.lineage(version.ref) for version in versions])
-    return Erasure(erased, affected, unregistered, _advice(project, erased, affected, unregistered))
+    found = Affected([], [], [], []) if registry is None else affected(registry, versions)
+    return Erasure(erased, found, unregistered, _advice(project, erased, found, unregistered))
 
 
 @contextmanager
@@ -82,18 +67,6 @@ def _erasing(store: LabelStore, project: str, annotator: str) -> Iterator[Erased
         return
     with erasing(store, project, annotator) as erased:
         yield erased
-
-
-def _holding(registry: Registry, pseudonym: str) -> list[Artifact]:
-    """Return the dataset versions that used labels of the person."""
-    exports = (artifact for artifact in registry.artifacts() if artifact.kind == DATASET)
-    return [dataset for dataset in exports if pseudonym in _annotators(dataset)]
-
-
-def _annotators(dataset: Artifact) -> list[str]:
-    found = dataset.metadata["annotators"]
-    assert isinstance(found, list)
-    return found
 
 
 def _mark(registry: Registry, dataset: Artifact, pseudonym: str) -> None:
@@ -111,23 +84,6 @@ def _mark(registry: Registry, dataset: Artifact, pseudonym: str) -> None:
                 metadata={"metrics": {}, **about},
                 parents=[(DATASET, dataset)],
             )
-
-
-def _affected(lineages: list[Lineage]) -> Affected:
-    kinds = {lineage.ref: lineage.kinds[lineage.ref] for lineage in lineages}
-    for lineage in lineages:
-        kinds |= {edge.child_ref: lineage.kinds[edge.child_ref] for edge in lineage.descendants}
-    found = Affected([], [], [], [])
-    for ref, kind in kinds.items():
-        if kind in _ROWS:
-            found.datasets.append(ref)
-        elif kind in _REWARD_MODELS:
-            found.reward_models.append(ref)
-        elif kind in _POLICIES:
-            found.policies.append(ref)
-        elif kind != ERASURE:
-            found.others.append(ref)
-    return found
 
 
 def _advice(project: str, erased: Erased, affected: Affected, unregistered: list[str]) -> list[str]:

@@ -107,6 +107,12 @@ class LabelStore:
         with self._database.read() as connection:
             yield ProjectLabels(connection, _project(connection, name) or self._no_such_project(connection, name))
 
+    def projects(self) -> list[Project]:
+        """Return all projects, by name."""
+        columns = (PROJECT.c.id, PROJECT.c.name, PROJECT.c.pseudonym_key)
+        with self._database.read() as connection:
+            return [Project(*row) for row in connection.execute(select(*columns).order_by(PROJECT.c.name))]
+
     def _no_such_project(self, connection: Connection, name: str) -> Project:
         names = ", ".join(connection.scalars(select(PROJECT.c.name).order_by(PROJECT.c.name))) or "none"
         raise UsageError(

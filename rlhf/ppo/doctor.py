@@ -53,6 +53,8 @@ class Severity(StrEnum):
 
     WARNING = "warning"
     """Told once; the run goes on."""
+    ALERT = "alert"
+    """A warning that must also reach those who do not watch."""
     FATAL = "fatal"
     """The run stops before the next optimiser step."""
 

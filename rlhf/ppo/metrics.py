@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from rlhf.config import PPOConfig
@@ -31,6 +33,17 @@ def rollout_metrics(rollout: Rollout, targets: Targets, *, kl_coef: float) -> di
         "response/mean_tokens": float(mask_BR.sum(dim=1).float().mean()),
         "response/ended_fraction": float(rollout.ended_B.float().mean()),
     }
+
+
+def histograms(rollout: Rollout, targets: Targets) -> dict[str, npt.NDArray[np.floating]]:
+    """Return the values behind the means: scores, advantages per token, and answer lengths in tokens."""
+    mask_BR = rollout.responses.mask_BR
+    values = {
+        "objective/scores_histogram": rollout.scores_B,
+        "policy/advantages_histogram": targets.advantages_BR[mask_BR],
+        "response/tokens_histogram": mask_BR.sum(dim=1).float(),
+    }
+    return {name: found.detach().float().cpu().numpy() for name, found in values.items()}
 
 
 def kl_of_answers(rollout: Rollout) -> torch.Tensor:

@@ -16,8 +16,9 @@ from rlhf.config import ModelSharing, PPOConfig, Selection, start_problems
 from rlhf.ppo import doctor
 from rlhf.ppo.doctor import Severity, Symptom, UpdateSigns
 from rlhf.ppo.looks import Looks
-from rlhf.ppo.metrics import finite, history_row, rollout_metrics, rollout_signs, update_metrics
+from rlhf.ppo.metrics import finite, histograms, history_row, rollout_metrics, rollout_signs, update_metrics
 from rlhf.ppo.models import PPOModels, SeparateModels
+from rlhf.ppo.overoptimisation import examine_course, examine_look
 from rlhf.ppo.phases import Stopwatch, model_flops, phase_metrics
 from rlhf.ppo.rewards import Rewards, same_tokens
 from rlhf.ppo.rollout import Rollout, RolloutSettings, prompt_indices, roll_out
@@ -226,13 +227,15 @@ class _Run:
         self._examine(rollout, targets, metrics, iteration)
         kl = metrics["objective/kl"]
         state.history.append(history_row(iteration, metrics))
+        self._tell(examine_course(state.history))
+        self.tracker.histograms(histograms(rollout, targets))
         state.selection = observe_kl(state.selection, iteration, kl, select=config.select, max_kl=config.max_kl)
         if config.select is Selection.KL and state.selection.best_iteration == iteration:
             state.best = keep_weights(self.models)
         if config.max_kl is not None and kl > config.max_kl:
             state.metrics = finite(metrics)
             self.tracker.log(iteration + 1, metrics)
-            self.tracker.note(f"stopped at KL {kl:.1f} nats > ppo.max_kl={config.max_kl}")
+            self.tracker.alert("PPO: KL limit", f"stopped at KL {kl:.1f} nats > ppo.max_kl={config.max_kl}")
             return False
         factor = learning_rate_factor(
             iteration, config.iterations, kind=config.lr_scheduler_type, warmup_iterations=config.warmup_iterations
@@ -307,9 +310,13 @@ class _Run:
         told = doctor.tell(self.state.symptoms, found)
         self.state.symptoms = told.counts
         for symptom in told.new:
-            if symptom.severity is Severity.FATAL:
+            if symptom.severity is Severity.WARNING:
+                self.tracker.note(str(symptom))
+                continue
+            fatal = symptom.severity is Severity.FATAL
+            self.tracker.alert(f"PPO: {symptom.name}", str(symptom), "ERROR" if fatal else "WARN")
+            if fatal:
                 raise DataError(f"PPO stopped: {symptom}")
-            self.tracker.note(str(symptom))
 
     def _update(self, rollout: Rollout, targets: Targets, iteration: int) -> UpdateStatistics:
         def examine(signs: UpdateSigns, rows: torch.Tensor) -> None:
@@ -352,6 +359,7 @@ class _Run:
         with self.division.weights_gathered():
             look = Look(*from_rank_0(self.world, self.looks.look(state.start_scores, state.done)))
         metrics |= {"eval/win_rate": look.win_rate, "eval/win_rate_low": look.low, "eval/win_rate_high": look.high}
+        self._tell(examine_look(state.history, look, state.selection.best_win_rate))
         state.selection = observe_look(state.selection, look, select=config.select)
         if config.select is Selection.WIN_RATE and state.selection.best_iteration == state.done:
             state.best = keep_weights(self.models)

@@ -1,4 +1,4 @@
-"""`rlhf models list | show | lineage | diff | verify`: read the registry. With --json, output is one JSON document."""
+"""`rlhf models list | show | diff | verify`: read the registry. With --json, output is one JSON document."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,20 +67,6 @@ def show_model(
         from rlhf.registry import render
 
         render.show(render.artifact_page(artifact, reports, promotions))
-
-
-@app.command("lineage")
-def show_lineage(
-    ref: RefArgument, as_json: JsonOption = False, registry: RegistryOption = REGISTRY, url: UrlOption = None
-) -> None:
-    """Show what an artifact was made from and what was made from it."""
-    lineage = open_registry(registry, url).lineage(ref)
-    if as_json:
-        print_json(lineage.as_dict())
-    else:
-        from rlhf.registry import render
-
-        render.show(render.lineage_tree(lineage))
 
 
 @app.command("diff")

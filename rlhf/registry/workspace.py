@@ -13,14 +13,15 @@ from rlhf.registry.database import Database
 from rlhf.registry.leases import Held, acquire, holding, interrupter, lost
 from rlhf.registry.sweep import remove_path
 from sft.core.durable import storage_errors
-from sft.core.errors import StorageError
+from sft.core.errors import Pruned, StorageError
 
 
 @contextmanager
 def open_workspace(
     root: Path, database: Database, fingerprint: str, announce: Callable[[str], None]
 ) -> Iterator[tuple[Path, Held]]:
-    """Give a folder, empty but for its checkpoints, and the lease on it; after success nothing stays.
+    """Give a folder, empty but for its checkpoints, and the lease on it; after success nothing stays, nor of a trial
+    that was pruned.
 
     Raises:
         Interrupted: another process has taken the lease, in place of whatever the block raised.
@@ -36,7 +37,9 @@ def open_workspace(
         except BaseException as error:
             if _is_lost(held):
                 raise lost(lease) from error
-            if folder.is_dir():  # registration may have moved it away
+            if isinstance(error, Pruned):
+                remove_path(folder)
+            elif folder.is_dir():  # registration may have moved it away
                 _clear(folder)
                 if not any(folder.iterdir()):
                     remove_path(folder)

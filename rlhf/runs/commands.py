@@ -1,4 +1,4 @@
-"""`rlhf runs list | show | compare`: read runs' folders, with or without W&B.
+"""`rlhf runs list | show | compare | sync`: read runs' folders without W&B, or send them there.
 
 With --json, standard output is one JSON document.
 """
@@ -18,15 +18,20 @@ app = typer.Typer(help="Runs: what is there, how far they are, how they compare.
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 FoldersArgument = Annotated[
-    list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders to look in; outputs and multirun otherwise.")
+    list[Path] | None,
+    typer.Argument(metavar="[DIR]...", help="Folders to look in; outputs, multirun and search otherwise."),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or the beginning of its id.")]
 RunsArgument = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Runs' folders or ids, or folders of runs such as a sweep's.")
 ]
+SyncedArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN]...", help="Runs' folders or ids; outputs, multirun and search otherwise."),
+]
 InOption = Annotated[
     list[Path] | None,
-    typer.Option("--in", metavar="DIR", help="Where ids are looked up; outputs and multirun otherwise."),
+    typer.Option("--in", metavar="DIR", help="Where ids are looked up; outputs, multirun and search otherwise."),
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", metavar="PAGE.html", help="Write one HTML page.")]
 
@@ -39,7 +44,8 @@ def list_runs(folders: FoldersArgument = None, as_json: JsonOption = False) -> N
     looked_in = folders or list(DEFAULT_FOLDERS)
     for folder in folders or []:
         if not folder.is_dir():
-            raise UsageError(f"{folder} is no folder; name one that holds runs, or none for outputs and multirun")
+            where = "outputs, multirun and search"
+            raise UsageError(f"{folder} is no folder; name one that holds runs, or none for {where}")
     found = find_runs(looked_in)
     if as_json:
         from rlhf.runs.summary import list_as_json
@@ -94,6 +100,31 @@ def compare_runs(
         from rlhf.runs import render
 
         render.show(render.comparison_page(comparison))
+
+
+@app.command("sync")
+def sync_runs(
+    runs: SyncedArgument = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, change nothing.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=1, help="For one call of W&B.")] = 600.0,
+    as_json: JsonOption = False,
+    folders: InOption = None,
+) -> None:
+    """Send offline runs to W&B, and back-fill from the ledger what killed runs lost; twice does no harm."""
+    from rlhf.runs import sync
+    from rlhf.runs.folder import DEFAULT_FOLDERS, find_runs, resolve
+
+    looked_in = folders or DEFAULT_FOLDERS
+    found = resolve(runs, looked_in) if runs else find_runs(looked_in)
+    done = [sync.sync(run, rehearse=dry_run, timeout_s=timeout_s) for run in found.runs]
+    _say_what_is_missing(found)
+    if as_json:
+        typer.echo(sync.as_json(done))
+    else:
+        for run in done:
+            typer.echo(sync.described(run, rehearsed=dry_run))
+    if any(run.failed for run in done):
+        raise typer.Exit(1)
 
 
 def _say_what_is_missing(found: "Found") -> None:

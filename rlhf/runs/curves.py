@@ -10,7 +10,7 @@ import numpy as np
 from rlhf.runs.folder import RunFolder
 from rlhf.runs.groups import Group
 from rlhf.runs.measures import mean_interval
-from sft.core.tracking import LedgerEntry
+from sft.core.ledger import LedgerEntry
 from sft.core.values import Json, items, number
 
 Line = list[tuple[float, float]]

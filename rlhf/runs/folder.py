@@ -12,11 +12,11 @@ from rlhf.runs.journal import STAGES_FOLDER
 from rlhf.runs.process import Life, Process, life, this_process
 from rlhf.runs.record import RUN_FILE, RunRecord, State, parse_record
 from sft.core.errors import DataError, UsageError
-from sft.core.tracking import LEDGER, LedgerEntry, read_ledger
+from sft.core.ledger import LEDGER, LedgerEntry, read_ledger
 from sft.core.values import Json, mapping
 
 RESULTS_FILE = "results.json"
-DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
+DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"), Path("search"))
 """Where Hydra puts runs and sweeps."""
 _PASSED_BY = {"wandb", STAGES_FOLDER}
 _SHOWN_MATCHES = 5

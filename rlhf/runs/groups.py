@@ -8,7 +8,7 @@ from rlhf.runs.folder import RunFolder
 from rlhf.runs.record import State
 from sft.core.values import Json
 
-NOT_COMPARED = ("seed", "registry", "wandb", "resume")
+NOT_COMPARED = ("seed", "registry", "wandb", "resume", "search")
 """Parts of a configuration that say which run it is and where it is kept, not what it does."""
 _SHOWN_VALUE = 60
 

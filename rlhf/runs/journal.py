@@ -1,6 +1,7 @@
 """Keeps a run's folder: run.json from the start to the end, what each stage reported, the lock of its one writer."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,9 +15,9 @@ from rlhf.runs.record import RUN_FILE, Asked, RunRecord, StageRecord, State, par
 from rlhf.runs.revision import revision
 from sft.core.durable import json_digest, make_folder, write_json
 from sft.core.errors import DataError, Interrupted, StorageError
-from sft.core.tracking import LEDGER, read_ledger
+from sft.core.ledger import LEDGER, read_ledger
+from sft.core.redaction import redact, redact_text
 from sft.core.values import Json
-from sft.core.wandb_mirror import redact, redact_text
 
 STAGES_FOLDER = "stages"
 ERROR_LENGTH = 500
@@ -98,20 +99,23 @@ def journal(
             process=this_process(),
             processes=processes,
             registry=registry,
+            cwd=os.getcwd(),
             ledger_from=ledger_from,
         )
         kept = Journal(folder, record, time.monotonic())
-        kept.write(record)
         try:
+            kept.write(record)
             yield kept
-        except (KeyboardInterrupt, Interrupted) as stop:
-            _end_quietly(kept, State.INTERRUPTED, stop)
-            raise
+            if kept.record.state is State.RUNNING:
+                kept.end(State.FINISHED)
         except BaseException as error:
-            _end_quietly(kept, State.FAILED, error)
+            _end_quietly(kept, State.INTERRUPTED if _is_stop(error) else State.FAILED, error)
             raise
-        if kept.record.state is State.RUNNING:
-            kept.end(State.FINISHED)
+
+
+def _is_stop(error: BaseException) -> bool:
+    """Tell whether somebody stopped the run; submitit ends a job that it will run again with exit code -1."""
+    return isinstance(error, KeyboardInterrupt | Interrupted) or (isinstance(error, SystemExit) and error.code == -1)
 
 
 def _end_quietly(kept: Journal, state: State, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""What Hydra knows of the run that it has started: the words, the choices, the sweep."""
+"""What Hydra knows of the run that it has started: the words, the choices, the sweep, the user's YAML files."""
 
 from collections.abc import Sequence
 
@@ -16,4 +16,11 @@ def asked_of_hydra(overrides: Sequence[str]) -> Asked:
     """
     hydra = HydraConfig.get()
     choices = {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None}
-    return Asked(tuple(overrides), choices, str(hydra.sweep.dir) if hydra.mode is RunMode.MULTIRUN else None)
+    folders = [str(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return Asked(
+        overrides=tuple(overrides),
+        choices=choices,
+        sweep=str(hydra.sweep.dir) if hydra.mode is RunMode.MULTIRUN else None,
+        config_dir=folders[0] if folders else None,
+        config_name=str(hydra.job.config_name),
+    )

@@ -22,6 +22,8 @@ class State(StrEnum):
     """For people's labels; the same command carries on."""
     INTERRUPTED = "interrupted"
     """Stopped from outside; the same command carries on."""
+    PRUNED = "pruned"
+    """A trial that its search ended early."""
     FAILED = "failed"
     KILLED = "killed"
     """Never written: the file says `running`, and its process is gone."""
@@ -36,6 +38,10 @@ class Asked(NamedTuple):
     """Configuration group -> the chosen file."""
     sweep: str | None = None
     """Folder of the sweep that the run belongs to."""
+    config_dir: str | None = None
+    """Folder with the user's YAML files (`--config-dir`)."""
+    config_name: str = "config"
+    """Name of the root configuration (`--config-name`)."""
 
 
 class StageRecord(NamedTuple):
@@ -79,6 +85,8 @@ class RunRecord:
     """That compute together (torchrun)."""
     registry: str
     """Folder of the registry, as configured."""
+    cwd: str | None = None
+    """Where relative paths of the configuration begin; None in a file of an older program."""
     stages: tuple[StageRecord, ...] = ()
     ledger_from: int = 0
     """The ledger's first line (`seq`) of this configuration; those before belong to another one of the same folder."""
@@ -98,6 +106,9 @@ class RunRecord:
             "overrides": list(self.asked.overrides),
             "choices": dict(self.asked.choices),
             "sweep": self.asked.sweep,
+            "config_dir": self.asked.config_dir,
+            "config_name": self.asked.config_name,
+            "cwd": self.cwd,
             "revision": self.revision._asdict(),
             "process": self.process._asdict(),
             "processes": self.processes,
@@ -129,11 +140,14 @@ def parse_record(value: object) -> RunRecord:
                 _texts(fields["overrides"]),
                 {str(group): text(chosen) for group, chosen in mapping(fields["choices"]).items()},
                 _optional(fields["sweep"]),
+                _optional(fields.get("config_dir")),
+                text(fields.get("config_name", "config")),
             ),
             revision=_revision(mapping(fields["revision"])),
             process=_process(mapping(fields["process"])),
             processes=_whole(fields["processes"]),
             registry=text(fields["registry"]),
+            cwd=_optional(fields.get("cwd")),
             stages=tuple(_stage(item) for item in items(fields["stages"])),
             ledger_from=_whole(fields["ledger_from"]),
         )

@@ -18,11 +18,11 @@ COUNTERFACTUAL_REQUESTS = 60
 
 def run_bias(run: Run, sft: Done, reward: Done, policy: Done, splits: Splits[Preference]) -> Done:
     """Run the suite on held-out prompts; neither training nor calibration saw them."""
-    config = run.config.bias
-    prompts = run.sources.prompts.test
+    config, kind = run.config.bias, run.report_kind("bias")
+    prompts = run.sources.prompts.held_out
     models = {"sft": sft, "reward": reward, "policy": policy}
     inputs = {name: done.artifact.fingerprint for name, done in models.items()}
-    inputs |= {"test": digest_of(splits.test), "prompts": json_digest([as_dicts(p) for p in prompts])}
+    inputs |= {"test": digest_of(splits.held_out), "prompts": json_digest([as_dicts(p) for p in prompts])}
     settings = {"bias": schema.to_tree(config)} | run.sampling_settings()
     parents: list[tuple[str, Artifact]] = [(name, done.artifact) for name, done in models.items()]
 
@@ -32,7 +32,7 @@ def run_bias(run: Run, sft: Done, reward: Done, policy: Done, splits: Splits[Pre
         from sft.model import torch_device
 
         tracker.start(3, "step")
-        pairs = [*((p.prompt, p.chosen, p.rejected) for p in splits.test), *run.sources.probe_pairs]
+        pairs = [*((p.prompt, p.chosen, p.rejected) for p in splits.held_out), *run.sources.probe_pairs]
         probes = make_probes(pairs, config.groups, limit=config.probes, seed=run.config.seed)
         requests = counterfactual_prompts(prompts, config.groups, limit=COUNTERFACTUAL_REQUESTS, seed=run.config.seed)
         tracker.log(1, {"probes": len(probes), "requests": len(requests)})
@@ -63,6 +63,6 @@ def run_bias(run: Run, sft: Done, reward: Done, policy: Done, splits: Splits[Pre
         tracker.log(3, report.metrics)
         return Built(folder, {"metrics": dict(report.metrics)} | report.as_dict(), 0, run.device())
 
-    done = run.produce("bias", "bias", run.fingerprint("bias", settings, inputs), parents, build)
+    done = run.produce("bias", kind, run.fingerprint(kind, settings, inputs), parents, build)
     run.finish("bias", done)
     return done

@@ -1,4 +1,4 @@
-"""Stage `evaluation`: the policy against the SFT model on test prompts."""
+"""Stage `evaluation`: the policy against the SFT model on held-out prompts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +20,13 @@ RECORD = 2
 
 
 def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
-    """Let the gold utility, or the judge where no gold is known, decide between policy and SFT model."""
-    prompts, held_out = run.sources.prompts.test, run.sources.demonstrations.test
+    """Let the gold utility, or the judge where no gold is known, decide between policy and SFT model.
+
+    In a search the judge decides: what is known in a simulated world alone must not choose settings.
+    """
+    by_gold = run.sources.is_simulated and not run.config.search.is_trial
+    prompts, held_out = run.sources.prompts.held_out, run.sources.demonstrations.held_out
+    kind = run.report_kind("evaluation")
     models = {"sft": sft, "reward": scorers.reward, "policy": policy}
     if scorers.judge is not None:
         models["judge"] = scorers.judge
@@ -38,7 +43,7 @@ def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
             policy=policy.path,
             sft=sft.path,
             reward=scorers.reward.path,
-            judge=run.sources.gold if run.sources.is_simulated else _load_judge(run, scorers),
+            judge=run.sources.gold if by_gold else _load_judge(run, scorers),
             prompts=prompts,
             held_out=held_out,
             limits=run.sampling_limits,
@@ -50,8 +55,8 @@ def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
         )
         columns = list(result.samples[0]) if result.samples else []
         tracker.table("samples", columns, [list(row.values()) for row in result.samples])
-        judge = "gold" if run.sources.is_simulated else "held-out reward model"
-        judge_sha256 = None if run.sources.is_simulated or scorers.judge is None else scorers.judge.artifact.sha256
+        judge = "gold" if by_gold else "held-out reward model"
+        judge_sha256 = None if by_gold or scorers.judge is None else scorers.judge.artifact.sha256
         metrics = shown(result.estimates) | {"judge": judge}
         stage: dict[str, object] = {
             "metrics": metrics,
@@ -62,7 +67,7 @@ def run_evaluation(run: Run, sft: Done, scorers: Scorers, policy: Done) -> Done:
         }
         return Built(folder, stage, 0, run.device())
 
-    done = run.produce("evaluation", "evaluation", run.fingerprint("evaluation", settings, inputs), parents, build)
+    done = run.produce("evaluation", kind, run.fingerprint(kind, settings, inputs), parents, build)
     run.finish("evaluation", done)
     return done
 
@@ -103,5 +108,5 @@ class _Judge:
 
 
 def _load_judge(run: Run, scorers: Scorers) -> _Judge:
-    assert scorers.judge is not None, "checked by ExperimentConfig: real data need reward.judge_fraction"
+    assert scorers.judge is not None, "checked by ExperimentConfig: real data and searches need reward.judge_fraction"
     return _Judge(run, scorers.judge.path)

@@ -1,15 +1,18 @@
 """Stage `labels`: judgements from a file or a registered export in, registered labels and comparisons out."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from rlhf.labels.trust.agreement import agreement
 from rlhf.labels.trust.quality import Preference, aggregate, judgements_per_annotator, label_rates
 from rlhf.labels.trust.votes import tabulate
-from rlhf.registry import Artifact
+from rlhf.registry import Artifact, Registry
 from rlhf.run import Built, Done, Run
 from sft.core.durable import file_digest, json_digest, write_jsonl
+from sft.core.statistics import Estimate
 from sft.core.text import as_dicts
 from sft.core.tracking import Tracker
+from sft.core.values import mapping, number, numbers
 
 
 def run_labels(run: Run) -> tuple[Done, list[Preference]]:
@@ -25,6 +28,9 @@ def run_labels(run: Run) -> tuple[Done, list[Preference]]:
         tracker.log(1, {"rows_in": ingested.rows_in, "quarantined": ingested.quarantined})
         aggregated = aggregate(ingested.judgements)
         alpha = agreement(tabulate(ingested.judgements), seed=run.config.seed).krippendorff_nominal
+        dropped = agreement_drop(alpha, latest_agreement(run.registry, f"{run.config.registry.prefix}comparisons"))
+        if dropped is not None:
+            tracker.alert("labels: agreement drop", dropped)
         rates = label_rates(ingested.judgements)
         metrics: dict[str, object] = {
             "rows_in": ingested.rows_in,
@@ -57,6 +63,33 @@ def run_labels(run: Run) -> tuple[Done, list[Preference]]:
     done = run.produce("labels", "comparisons", fingerprint, run_parents, build)
     run.finish("labels", done)
     return done, aggregate(source.ingested.judgements).preferences
+
+
+class Agreement(NamedTuple):
+    """Krippendorff's nominal alpha of registered comparisons, with its 95 % interval."""
+
+    ref: str
+    value: float
+    low: float
+
+
+def latest_agreement(registry: Registry, name: str) -> Agreement | None:
+    """Return the agreement of the newest registered comparisons; None where nothing or no agreement is registered."""
+    versions = [artifact for artifact in registry.artifacts() if artifact.name == name]
+    alpha = mapping(mapping(versions[-1].metadata.get("metrics")).get("krippendorff_alpha")) if versions else {}
+    value, interval = number(alpha.get("value")), numbers(alpha.get("ci"))
+    return None if value is None or len(interval) != 2 else Agreement(versions[-1].ref, value, interval[0])
+
+
+def agreement_drop(alpha: Estimate | None, before: Agreement | None) -> str | None:
+    """Return what to say where the whole interval of the annotators' agreement lies below that of the labels before."""
+    if alpha is None or before is None or not alpha.ci[1] < before.low:
+        return None
+    return (
+        f"Krippendorff's alpha is {alpha.value:.2f} (at most {alpha.ci[1]:.2f}), below that of {before.ref}, "
+        f"{before.value:.2f} (at least {before.low:.2f}); look at the annotators with `rlhf labels report`, or ignore "
+        "this if these are other tasks"
+    )
 
 
 def _inputs(run: Run) -> dict[str, str]:

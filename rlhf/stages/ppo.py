@@ -68,6 +68,7 @@ def run_ppo(run: Run, sft: Done, scorers: Scorers, *, start: Done | None = None)
         tracker.note(_memory(run, task))
         result = _lead(run.peers, task, tracker, gold if run.sources.is_simulated else None)
         stage: dict[str, object] = {"metrics": result.metrics, "iterations": result.iterations}
+        tracker.lines("kl_reward", "Reward against KL to the reference", "kl, nats per answer", _frontier(result))
         critic = json_digest({"critic of": fingerprint})
         run.register("critic", critic, parents, Built(result.critic, {"metrics": {}}, 0, run.device()))
         return Built(result.checkpoint, stage, result.steps, run.device())
@@ -75,6 +76,18 @@ def run_ppo(run: Run, sft: Done, scorers: Scorers, *, start: Done | None = None)
     done = run.produce("ppo", "policy", fingerprint, parents, build)
     run.finish("ppo", done)
     return done
+
+
+def _frontier(result: "PPOResult") -> dict[str, list[tuple[float, float]]]:
+    """Return proxy reward, and gold utility where it is known, against KL, by KL."""
+    measured = {
+        name: [(row["kl"], row[column]) for row in result.iterations]
+        for name, column in (("proxy reward", "reward"), ("gold utility", "gold"))
+    }
+    return {
+        name: sorted((kl, value) for kl, value in pairs if kl is not None and value is not None)
+        for name, pairs in measured.items()
+    }
 
 
 def _memory(run: Run, task: "Task") -> str:

@@ -33,14 +33,15 @@ class Parts(NamedTuple):
     reward: list[Preference]
     judge: list[Preference]
     validation: list[Preference]
-    test: list[Preference]
+    held_out: list[Preference]
+    """On test prompts; in a search on validation prompts."""
 
 
 def divide(splits: Splits[Preference], judge_fraction: float) -> Parts:
     """Divide the training prompts between reward model and judge."""
     for_judge = [fraction_of(p.prompt, salt="judge") < judge_fraction for p in splits.train]
     pairs = list(zip(splits.train, for_judge, strict=True))
-    return Parts([p for p, j in pairs if not j], [p for p, j in pairs if j], splits.validation, splits.test)
+    return Parts([p for p, j in pairs if not j], [p for p, j in pairs if j], splits.validation, splits.held_out)
 
 
 def as_comparisons(preferences: Sequence[Preference]) -> list[Comparison]:
@@ -49,17 +50,17 @@ def as_comparisons(preferences: Sequence[Preference]) -> list[Comparison]:
 
 
 def run_reward(run: Run, sft: Done, labels: Done, splits: Splits[Preference]) -> Scorers:
-    """Train the reward model (or take the one that `reward.from` names) and a judge; measure both on test prompts.
+    """Train the reward model (or take the one that `reward.from` names) and a judge; measure both on held-out prompts.
 
     Raises:
-        DataError: no comparison is on a test prompt; nothing was trained then.
+        DataError: no comparison is on a held-out prompt; nothing was trained then.
     """
     config = run.config.reward
     parts = divide(splits, config.judge_fraction)
-    if not parts.test:
+    if not parts.held_out:
         raise DataError(
-            f"none of the {sum(map(len, parts))} comparisons is on a test prompt, so no reward model can be measured; "
-            "give more labels (more prompts, fewer ties), or raise data.test_fraction"
+            f"none of the {sum(map(len, parts))} comparisons is on a held-out prompt, so no reward model can be "
+            "measured; give more labels (more prompts, fewer ties), or raise data.test_fraction"
         )
     if config.from_ is not None:
         reward = run.adopt("reward", config.from_)
@@ -109,7 +110,7 @@ def _report(run: Run, reward: Done, judge: Done | None, labels: Done, parts: Par
     inputs = {name: done.artifact.fingerprint for name, done in models.items()}
     inputs |= {
         "train": digest_of(parts.reward),
-        "test": digest_of(parts.test),
+        "test": digest_of(parts.held_out),
         "comparisons": labels.artifact.fingerprint,
     }
     parents: list[tuple[str, Artifact]] = [(name, done.artifact) for name, done in models.items()]
@@ -127,7 +128,7 @@ def _assess(run: Run, models: dict[str, Done], parts: Parts, tracker: Tracker) -
     from sft.model import torch_device
 
     device = torch_device(run.config.runtime)
-    test = as_comparisons(parts.test)
+    test = as_comparisons(parts.held_out)
     tracker.start(len(models), "model")
     found = {}
     for number, (name, done) in enumerate(models.items()):
@@ -137,8 +138,14 @@ def _assess(run: Run, models: dict[str, Done], parts: Parts, tracker: Tracker) -
         found[name] = assess(model, train=as_comparisons(parts.reward), test=test, seed=run.config.seed)
         tracker.log(number + 1, {"accuracy": found[name].accuracy.value})
     report = found["reward"]
+    tracker.lines(
+        "reliability",
+        "Reliability of the reward model on held-out pairs",
+        "confidence",
+        {"measured": [(bar.confidence, bar.accuracy) for bar in report.reliability], "perfect": [(0.5, 0.5), (1, 1)]},
+    )
     accuracy: dict[str, object] = report.accuracy.as_dict() | {
-        "ceiling": _ceiling(run, parts.test),
+        "ceiling": _ceiling(run, parts.held_out),
         "longer_wins": report.longer_wins.value,
         "longer_wins_ci": list(report.longer_wins.ci),
         "bag_of_words": report.bag_of_words.value,
@@ -161,11 +168,11 @@ def _assess(run: Run, models: dict[str, Done], parts: Parts, tracker: Tracker) -
     }
 
 
-def _ceiling(run: Run, test: Sequence[Preference]) -> float | None:
-    """Return how often the gold utility itself agrees with the labels of the test rows; None where it is unknown."""
+def _ceiling(run: Run, rows: Sequence[Preference]) -> float | None:
+    """Return how often the gold utility itself agrees with the labels of the rows; None where it is unknown."""
     if not run.sources.is_simulated:
         return None
     gold = run.sources.gold
-    margins = gold([(p.prompt, p.chosen) for p in test]) - gold([(p.prompt, p.rejected) for p in test])
+    margins = gold([(p.prompt, p.chosen) for p in rows]) - gold([(p.prompt, p.rejected) for p in rows])
     agreement = 0.5 + 0.5 * np.sign(margins)
-    return clustered_mean(agreement, [prompt_key(p.prompt) for p in test], seed=run.config.seed).value
+    return clustered_mean(agreement, [prompt_key(p.prompt) for p in rows], seed=run.config.seed).value

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rlhf import schema
 from rlhf.inputs import tokenizer_problems
+from rlhf.model_folders import folder_problems
 from rlhf.registry import CHECKPOINTS, Artifact
 from rlhf.run import Built, Done, Run, digest_of
 from sft.config import ModelKind
@@ -45,13 +46,14 @@ def run_base(run: Run) -> Base:
         return Base(done.path, done.artifact)
     assert model.path is not None, "checked by ModelConfig"
     folder = pretrained_folder(model.path)
-    problems = tokenizer_problems(folder, model.pad_token)
+    problems = folder_problems(folder, "model.path") or tokenizer_problems(folder, model.pad_token)
     if problems:
         raise ConfigError(problems)
     content = folder_digest(folder)
 
     def describe(workspace: Path, tracker: Tracker) -> Built:
-        write_json(workspace / "source.json", {"path": model.path, "sha256": content})
+        source = {"path": model.path, "sha256": content, "hub": not Path(str(model.path)).is_dir()}
+        write_json(workspace / "source.json", source)
         return Built(workspace, {"metrics": {}}, 0)
 
     fingerprint = run.fingerprint("base", {"pad_token": model.pad_token}, {"folder": content})

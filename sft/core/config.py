@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.urls import holds_password, without_password
 
 
 def raise_problems(problems: Sequence[ConfigProblem]) -> None:
@@ -63,3 +64,14 @@ def multiple_of(field: str, value: int, divisor_field: str, divisor: int) -> lis
     below, above = value - value % divisor, value - value % divisor + divisor
     choices = f"{below} or {above}" if below else f"{above}"
     return [ConfigProblem(field, value, f"is not a multiple of {divisor_field}={divisor}", f"use {choices}")]
+
+
+def no_password(**urls: str | None) -> list[ConfigProblem]:
+    """No URL may hold a password; the problem does not repeat it."""
+    rule = "holds a password, which would be stored with every run"
+    remedy = "leave it out and give it with PGPASSFILE, PGPASSWORD or PGSERVICE"
+    return [
+        ConfigProblem(name, without_password(url), rule, remedy)
+        for name, url in urls.items()
+        if url is not None and holds_password(url)
+    ]

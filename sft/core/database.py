@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, Program
 from sqlalchemy.pool import NullPool
 
 from sft.core.errors import StorageError, UsageError
+from sft.core.interruption import Whole
 
 BUSY_TIMEOUT_S = 60.0
 """How long a transaction waits for another process's write, which may include the removal of an old folder."""
@@ -84,7 +85,7 @@ class Transactions:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open one snapshot; writing in it is an error."""
-        with database_errors(self.shown, self.remedies), self.engine.connect() as connection:
+        with Whole(), database_errors(self.shown, self.remedies), self.engine.connect() as connection:
             if self.path is not None:
                 connection.exec_driver_sql("PRAGMA query_only=ON")
                 connection.exec_driver_sql("BEGIN")
@@ -97,9 +98,10 @@ class Transactions:
         """Open a write transaction; commit at the end, roll back on any error.
 
         A writer on SQLite takes the write lock first (BEGIN IMMEDIATE), one on PostgreSQL takes `writers_lock`, so that
-        what it reads is still true when it commits.
+        what it reads is still true when it commits. A signal does not cut it: a connection that is cut where it opens
+        stays open while the error is handled, and the end of a lease would wait for its lock.
         """
-        with database_errors(self.shown, self.remedies), self.engine.connect() as connection:
+        with Whole(), database_errors(self.shown, self.remedies), self.engine.connect() as connection:
             if self.path is not None:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             elif self.writers_lock is not None:

@@ -1,14 +1,12 @@
-"""Memory that runs out, told as an error with a remedy."""
+"""Memory that runs out, told as an error with a remedy. Imports no torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from sft.core.errors import RLHFError
 
-_ON_CPU = "can't allocate memory"
-"""What torch's allocator says on a CPU; there it raises a plain RuntimeError."""
+_SAID = ("can't allocate memory", "out of memory")
+"""What torch's allocators say in their RuntimeErrors: that of a CPU, those of GPUs."""
 
 
 class OutOfMemory(RLHFError):
@@ -23,7 +21,7 @@ def memory_errors(remedy: str) -> Iterator[None]:
     except MemoryError as error:
         raise OutOfMemory(f"out of memory; {remedy}") from error
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _ON_CPU not in str(error):
+        if not any(said in str(error) for said in _SAID):
             raise
         first_line = str(error).strip().splitlines()[0]
         raise OutOfMemory(f"out of memory ({first_line}); {remedy}") from error

@@ -1,195 +1,23 @@
-"""A mirror of the metric ledger in W&B, one run per stage, which can fail without anybody having to care.
+"""A mirror of the metric ledger in W&B, one run per product of a stage, which can fail without anybody having to care.
 
 Everything that touches wandb happens on a thread of its own, fed by a queue: a slow or dead server costs training
-nothing. The ledger is the truth; `wandb sync FOLDER/wandb/offline-run-*` sends an offline run later.
+nothing. The ledger is the truth; `rlhf runs sync` sends later what stayed here.
 """
 
-import logging
-import math
-import netrc
-import os
 import queue
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
-INIT_TIMEOUT_S = 20.0
+from sft.core.durable import append_line
+from sft.core.ledger import Alert
+from sft.core.redaction import redact_text
+from sft.core.wandb_run import MirrorSettings, Product, Row, Told, WandbRun, open_run, send_alert, send_product
+
 CLOSE_TIMEOUT_S = 30.0
-REDACTED = "[redacted]"
-
-STEP_METRICS: Mapping[str, str] = {"ppo": "ppo/iteration"}
-"""Stage -> the metric on the x axis of its W&B panels; `<stage>/step` for a stage that is not listed."""
-
-_SECRET_WORDS = {"password", "passwd", "secret", "secrets", "token", "credential", "credentials", "apikey"}
-_SECRET_PHRASES = ("api_key", "private_key", "access_key", "auth_header")
-_VOCABULARY_TOKEN = re.compile(r"(^|_)(pad|eos|bos|unk|cls|sep|mask|image|stop)_token(_id)?$")
-_URL_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s]*@")
-_URL_QUERY = re.compile(r"(?i)([?&][a-z_.-]*(?:password|token|key|secret|sig|signature)=)[^&#\s]+")
-_ASSIGNMENT = re.compile(r"^([+~]*[\w.@/-]+)=(.*)$", re.DOTALL)
-
-
-def looks_secret(key: str) -> bool:
-    """Return whether a configuration key names a secret: `hub.token` does, `max_tokens` and `pad_token` do not."""
-    name = key.rsplit(".", 1)[-1].lower().replace("-", "_")
-    if _VOCABULARY_TOKEN.search(name):
-        return False
-    return not _SECRET_WORDS.isdisjoint(name.split("_")) or any(phrase in name for phrase in _SECRET_PHRASES)
-
-
-def redact_text(text: str) -> str:
-    """Return the text without logins and keys in URLs, and without the value of a `secret_key=value` override."""
-    assignment = _ASSIGNMENT.match(text)
-    if assignment and looks_secret(assignment[1]):
-        return f"{assignment[1]}={REDACTED}"
-    return _URL_QUERY.sub(rf"\1{REDACTED}", _URL_LOGIN.sub(rf"\1{REDACTED}@", text))
-
-
-def redact(config: Mapping[str, object]) -> dict[str, object]:
-    """Return a copy of a configuration, made of plain JSON types, without its secrets."""
-    return {
-        str(key): REDACTED if looks_secret(str(key)) and value is not None else _redact_value(value)
-        for key, value in config.items()
-    }
-
-
-def _redact_value(value: object) -> object:
-    if isinstance(value, Mapping):
-        return redact(value)
-    if isinstance(value, list | tuple | set):
-        return [_redact_value(inner) for inner in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return redact_text(str(value))
-
-
-def resolve_mode(mode: str, environment: Mapping[str, str]) -> str:
-    """Return "online", "offline" or "disabled"; reads files, never the network, never asks.
-
-    `auto` follows `WANDB_MODE` where it is set, else is online with a key (`WANDB_API_KEY` or a netrc login for the
-    server) and offline without one.
-    """
-    if mode != "auto":
-        return mode
-    wanted = environment.get("WANDB_MODE", "").lower()
-    if wanted in ("offline", "dryrun"):
-        return "offline"
-    if wanted == "disabled":
-        return "disabled"
-    return "online" if environment.get("WANDB_API_KEY") or _has_netrc_login(environment) else "offline"
-
-
-def _has_netrc_login(environment: Mapping[str, str]) -> bool:
-    host = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    named = environment.get("NETRC")
-    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
-        try:
-            if host and netrc.netrc(file).hosts.get(host):
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
-
-
-@contextmanager
-def contained(out_dir: Path) -> Iterator[None]:
-    """Keep wandb to itself: its staged table files go to `out_dir/wandb`, where a later `wandb sync` finds them, not
-    to the home folder, and neither its messages nor its log records reach the terminal."""
-    ours = {"WANDB_DATA_DIR": str(out_dir / "wandb"), "WANDB_SILENT": "true"}
-    added = {name: value for name, value in ours.items() if name not in os.environ}
-    logger = logging.getLogger("wandb")
-    propagated = logger.propagate
-    os.environ.update(added)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.propagate = propagated
-        for name in added:
-            os.environ.pop(name, None)
-
-
-class MirrorSettings(NamedTuple):
-    """What W&B is told about one stage's run; `config` and `tags` are redacted before they leave."""
-
-    out_dir: Path
-    mode: str
-    """"online", "offline" or "disabled"."""
-    project: str
-    entity: str | None
-    group: str
-    job_type: str
-    name: str
-    config: Mapping[str, object]
-    tags: tuple[str, ...]
-
-    @property
-    def step_metric(self) -> str:
-        """Name of the metric on the x axis."""
-        return STEP_METRICS.get(self.job_type, f"{self.job_type}/step")
-
-
-class WandbRun(Protocol):
-    """What the mirror uses of a `wandb.Run`."""
-
-    def define_metric(self, name: str, step_metric: str | None = None) -> object:
-        """Choose a metric's x axis."""
-        ...
-
-    def log(self, data: dict[str, object]) -> None:
-        """Add a row to the history."""
-        ...
-
-    def finish(self, exit_code: int | None = None) -> None:
-        """End the run."""
-        ...
-
-
-def open_run(settings: MirrorSettings, mode: str) -> WandbRun:
-    """Start a W&B run that prints nothing, asks nothing, and knows neither the command line nor the code."""
-    import wandb
-
-    settings.out_dir.mkdir(parents=True, exist_ok=True)
-    run: WandbRun = wandb.init(
-        project=settings.project,
-        entity=settings.entity,
-        group=settings.group,
-        job_type=settings.job_type,
-        name=settings.name,
-        config=redact(settings.config),
-        tags=[redact_text(tag)[:64] for tag in settings.tags],
-        dir=str(settings.out_dir),
-        reinit="create_new",
-        # A Settings object is changed by init, and used twice it leaks ids into the next run: always a fresh one.
-        settings=wandb.Settings(
-            mode=mode,
-            silent=True,
-            console="off",
-            x_disable_meta=True,
-            save_code=False,
-            disable_git=True,
-            init_timeout=INIT_TIMEOUT_S,
-            finish_timeout=CLOSE_TIMEOUT_S,
-        ),
-    )
-    run.define_metric(settings.step_metric)
-    run.define_metric("*", step_metric=settings.step_metric)
-    return run
-
-
-class _Row(NamedTuple):
-    step: int
-    metrics: dict[str, float]
-
-
-class _Table(NamedTuple):
-    name: str
-    columns: list[str]
-    rows: list[list[object]]
+SENT = Path("wandb") / "sent.jsonl"
+"""In a run's folder: the names of W&B's folders that are wholly with the server, one JSON text a line."""
 
 
 class _End(NamedTuple):
@@ -197,7 +25,7 @@ class _End(NamedTuple):
 
 
 class WandbMirror:
-    """One stage's W&B run. No method waits for wandb, and none raises because of it."""
+    """One W&B run. No method waits for wandb, and none raises because of it."""
 
     def __init__(
         self,
@@ -210,21 +38,16 @@ class WandbMirror:
         self._settings = settings
         self._note = note
         self._opener = opener
-        self._queue: queue.SimpleQueue[_Row | _Table | _End] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Told | Alert | Product | _End] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if settings.mode != "disabled":
             self._thread = threading.Thread(target=self._work, name=f"wandb-{settings.job_type}", daemon=True)
             self._thread.start()
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Queue a row; a metric without a `/` in its name gets the stage as its prefix."""
+    def tell(self, item: Told | Alert | Product) -> None:
+        """Queue something; what is no row, alert or product waits for the next row, which it belongs to."""
         if self._thread is not None:
-            self._queue.put(_Row(step, dict(metrics)))
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Queue a table; cells that are no text, number or null are sent as text."""
-        if self._thread is not None:
-            self._queue.put(_Table(name, list(columns), [[_cell(cell) for cell in row] for row in rows]))
+            self._queue.put(item)
 
     def end(self, exit_code: int) -> None:
         """Queue the end of the run and return at once."""
@@ -241,44 +64,46 @@ class WandbMirror:
     def _work(self) -> None:
         # Whatever wandb raises, of any type, is no reason to lose a training run.
         try:
-            self._mirror(self._open())
+            self._mirror(*self._open())
         except Exception as error:
-            self._note(f"W&B mirror stopped ({_reason(error)}); training goes on, metrics.jsonl has every number")
+            self._note(
+                f"W&B mirror stopped ({_reason(error)}); training goes on, `rlhf runs sync` sends the rest later"
+            )
 
-    def _open(self) -> WandbRun:
+    def _open(self) -> tuple[WandbRun, str]:
         if self._settings.mode == "offline":
-            return self._opener(self._settings, "offline")
+            return self._opener(self._settings, "offline"), "offline"
         try:
-            return self._opener(self._settings, "online")
+            return self._opener(self._settings, "online"), "online"
         except Exception as error:
-            self._note(f"W&B cannot be reached ({_reason(error)}); this run is kept offline, send it with `wandb sync`")
-            return self._opener(self._settings, "offline")
+            self._note(f"W&B cannot be reached ({_reason(error)}); this run is kept offline, `rlhf runs sync` sends it")
+            return self._opener(self._settings, "offline"), "offline"
 
-    def _mirror(self, run: WandbRun) -> None:
+    def _mirror(self, run: WandbRun, mode: str) -> None:
+        waiting: dict[str, object] = {}
         while True:
             item = self._queue.get()
             if isinstance(item, _End):
+                if waiting and item.exit_code == 0:  # a stage that carries on needs the step that this row would take
+                    run.log(waiting)
                 run.finish(exit_code=item.exit_code)
+                if mode == "online":
+                    mark_sent(self._settings.out_dir, Path(run.dir).parent.name)
                 return
-            run.log(self._payload(item))
-
-    def _payload(self, item: _Row | _Table) -> dict[str, object]:
-        stage = self._settings.job_type
-        if isinstance(item, _Table):
-            import wandb
-
-            table = wandb.Table(columns=item.columns, data=item.rows, allow_mixed_types=True)
-            return {item.name if "/" in item.name else f"{stage}/{item.name}": table}
-        named: dict[str, object] = {
-            name if "/" in name else f"{stage}/{name}": value for name, value in item.metrics.items()
-        }
-        return named | {self._settings.step_metric: item.step}
+            if isinstance(item, Alert):
+                send_alert(run, item)
+            elif isinstance(item, Product):
+                send_product(run, item)
+            elif isinstance(item, Row):
+                run.log(waiting | item.payload(self._settings), step=item.seq, commit=True)
+                waiting = {}
+            else:
+                waiting |= item.payload(self._settings)
 
 
-def _cell(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+def mark_sent(out_dir: Path, folder: str) -> None:
+    """Remember for good that the server has all of one of W&B's folders."""
+    append_line(out_dir / SENT, f'"{folder}"')
 
 
 def _reason(error: Exception) -> str:

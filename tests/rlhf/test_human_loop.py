@@ -369,7 +369,7 @@ def test_answers_that_are_all_the_same_cannot_be_compared(folder: Path) -> None:
 def test_labels_without_a_test_prompt_stop_before_a_reward_model_is_trained(folder: Path) -> None:
     stages = begin(folder)
     labels, preferences = run_labels(stages)
-    splits = dataclasses.replace(stages.sources.split_preferences(preferences), test=[])
-    with pytest.raises(DataError, match=r"none of the \d+ comparisons is on a test prompt.* raise data\.test_fraction"):
+    splits = dataclasses.replace(stages.sources.split_preferences(preferences), unsealed_test=[])
+    with pytest.raises(DataError, match=r"none of the \d+ comparisons is on a held-out .* raise data\.test_fraction"):
         run_reward(stages, run_sft(stages), labels, splits)
     assert "reward" not in {artifact.kind for artifact in Registry(folder / "registry").artifacts()}

@@ -101,6 +101,20 @@ def test_an_interruption_stops_the_sweep(error: Exception):
     assert [call[0].seed for call in task.calls] == [0, 1]
 
 
+JOBLIB = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
+def test_points_in_several_processes_come_back_in_order():
+    assert launch([*JOBLIB, "seed=5,1,3"], Recorder()) == [{"seed": 5}, {"seed": 1}, {"seed": 3}]
+
+
+@pytest.mark.parametrize("error", [DataError("bad rows"), Interrupted("stop"), StorageError("full"), KeyError("x")])
+def test_an_error_in_another_process_comes_out_as_it_is(error: Exception):
+    with pytest.raises(type(error)) as caught:
+        launch([*JOBLIB, "seed=0,1"], Recorder({1: error}))
+    assert str(caught.value) == str(error)
+
+
 @pytest.mark.parametrize(
     ("words", "shown"),
     [

@@ -17,7 +17,7 @@ from rlhf.runs.record import State
 from rlhf.stages.evaluation import passes_evaluation
 from sft.core.durable import broken_files
 from sft.core.errors import DataError, UsageError
-from sft.core.tracking import read_ledger
+from sft.core.ledger import read_ledger
 
 STAGES = ["sft", "labels", "reward", "ppo", "evaluation", "bias"]
 

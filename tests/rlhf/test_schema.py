@@ -94,7 +94,7 @@ def test_a_section_that_is_no_mapping_is_reported():
         (found,) = problems({name: 3})
         assert (found.field, found.value) == (name, 3)
         assert "section" in found.rule
-    assert len(sections) == 13
+    assert len(sections) == 14
 
 
 def test_a_typo_of_every_key_names_the_right_key():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rlhf import pipeline
 from rlhf.registry import CHECKPOINTS, Registry
 from sft.core.errors import RLHFError
-from sft.core.tracking import read_ledger
+from sft.core.ledger import read_ledger
 
 WORDS = ("sft.num_train_epochs=2", "reward.num_train_epochs=2", "sft.per_device_train_batch_size=32")
 MODELS = ("sft", "reward")

@@ -1,5 +1,6 @@
 import pytest
 
+from sft.core.errors import DataError
 from sft.core.text import prompt_key, user
 from sft.split import Split, fraction_of, split_by_prompt, split_of
 
@@ -46,3 +47,15 @@ def test_bounds():
 def test_another_salt_is_another_draw():
     both = sum(fraction_of(p, salt="a") < 0.5 and fraction_of(p, salt="b") < 0.5 for p in PROMPTS)
     assert both / 4000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_sealed_test_items_are_nowhere():
+    splits = split_by_prompt(PROMPTS, lambda prompt: prompt, **FRACTIONS)
+    sealed = split_by_prompt(PROMPTS, lambda prompt: prompt, **FRACTIONS, seal_test=True)
+    assert (sealed.train, sealed.validation) == (splits.train, splits.validation)
+    assert sealed.held_out == splits.validation
+    assert splits.held_out == splits.test
+    with pytest.raises(DataError, match=r"sealed in a search.*validation data"):
+        _ = sealed.test
+    kept = {prompt_key(prompt) for part in vars(sealed).values() if part is not None for prompt in part}
+    assert kept.isdisjoint(map(prompt_key, splits.test))

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import re
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,6 +162,36 @@ def test_memory_that_runs_out_is_told_with_a_remedy_and_the_run_carries_on(
     assert attempt(job) == 0
     assert differences(job, reference.job) == []
     assert "carries on after step 4 of 8" in job.lines("note")
+
+
+def too_large(loss: torch.Tensor) -> torch.Tensor:
+    return loss + 0 * torch.ones(2**27).sum()
+
+
+def too_long(loss: torch.Tensor) -> torch.Tensor:
+    return loss + 0 * len(bytearray(2**29))
+
+
+@pytest.mark.parametrize("change", [too_large, too_long])
+def test_where_the_system_refuses_memory_the_same_command_with_more_of_it_carries_on(
+    reference, sft, tmp_path, change: Change
+):
+    """A step wants half a GiB, and may have a quarter (RLIMIT_AS); then it may have all."""
+
+    def limited() -> None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY))
+        wants_more()
+
+    wants_more = changed_loss(FIFTH_STEP, change)
+    job = Job(sft, tmp_path)
+    assert attempt(job, hook=limited) == 1
+    (error,) = job.lines("error")
+    assert error.startswith("out of memory")
+    assert "give more memory" in error
+    assert job.steps_saved() == [2, 4]
+    assert attempt(job, hook=wants_more) == 0
+    assert differences(job, reference.job) == []
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rlhf.labels.events import Event
 from rlhf.labels.records import Choice
+from sft.core.markdown import one_line
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Facts:
     tasks: set[int] = field(default_factory=set)
     undecided: int = 0
     choices: Counter[str] = field(default_factory=Counter)
-    people: set[str] = field(default_factory=set)
+    people: Counter[str] = field(default_factory=Counter)
+    """Pseudonyms, with their events."""
     sources: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
     guidelines: Counter[str] = field(default_factory=Counter)
@@ -33,7 +35,7 @@ class Facts:
         self.licences[event.licence or "unknown"] += 1
         self.guidelines[event.guideline_version or "none"] += 1
         if event.pseudonym is not None:
-            self.people.add(event.pseudonym)
+            self.people[event.pseudonym] += 1
         if event.judgement is not None:
             self.choices["tie" if event.judgement.choice is Choice.TIE else "decided"] += 1
             self.splits[event.judgement.split or "none"] += 1
@@ -61,7 +63,9 @@ _COLUMNS = {
 def datasheet(project: str, format: str, attribute: str | None, counts: Mapping[str, int], facts: Facts) -> str:
     """Return the datasheet as markdown; the same labels give the same text."""
     asked = (
-        "which answer is better as a whole" if attribute is None else f"which answer is better in: {_line(attribute)}"
+        "which answer is better as a whole"
+        if attribute is None
+        else f"which answer is better in: {one_line(attribute)}"
     )
     return f"""# Preferences of project {project}
 
@@ -93,10 +97,4 @@ def datasheet(project: str, format: str, attribute: str | None, counts: Mapping[
 
 def _counted(counts: Counter[str]) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{_line(name)} ({count})" for name, count in ordered) or "none"
-
-
-def _line(text: str) -> str:
-    """Return a text of someone else's on one line, with nothing that markdown or HTML would act on."""
-    plain = " ".join(text.split())
-    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#!&" else sign for sign in plain)
+    return ", ".join(f"{one_line(name)} ({count})" for name, count in ordered) or "none"

@@ -6,9 +6,10 @@ in three steps, so that a kill between any two leaves nobody's labels in a datas
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
@@ -36,7 +37,7 @@ class ExportRequest(NamedTuple):
 
 
 class ExportedDataset(NamedTuple):
-    """What an export holds; all of it but the digest and the annotators stands in its `export.json`."""
+    """What an export holds; all of it but the digest and what follows it stands in its `export.json`."""
 
     project: str
     format: ExportFormat
@@ -45,10 +46,12 @@ class ExportedDataset(NamedTuple):
     """`rows` written, `labels` used, `tasks` they are about, `annotators` known, and what was left `undecided`."""
     event_ids: EventIds
     """Ranges of the label events that were used."""
-    annotators: tuple[str, ...]
-    """Pseudonyms, sorted; not in the folder, where the rows of some formats name nobody."""
     digest: str
     """sha256 of the manifest, hence of every file; the same labels give the same one."""
+    annotators: tuple[str, ...] = ()
+    """Pseudonyms, sorted; not in the folder, where the rows of some formats name nobody."""
+    origins: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    """How many events each of `annotators`, `sources`, `licences` and `guidelines` has; the folder has most as text."""
 
     def facts(self) -> dict[str, object]:
         """Return what `export.json` holds."""
@@ -86,8 +89,21 @@ def write_export(store: LabelStore, request: ExportRequest, folder: Path) -> Exp
         "undecided": facts.undecided,
         "annotators": len(facts.people),
     }
-    people = tuple(sorted(facts.people))
-    made = ExportedDataset(project, chosen.format, chosen.attribute, counts, event_ids, people, digest="")
+    made = ExportedDataset(
+        project,
+        chosen.format,
+        chosen.attribute,
+        counts,
+        event_ids,
+        digest="",
+        annotators=tuple(sorted(facts.people)),
+        origins={
+            "annotators": dict(facts.people),
+            "sources": dict(facts.sources),
+            "licences": dict(facts.licences),
+            "guidelines": dict(facts.guidelines),
+        },
+    )
     write_text(folder / DATASHEET, datasheet(project, chosen.format.value, chosen.attribute, counts, facts))
     write_json(folder / FACTS, made.facts())
     return made._replace(digest=seal(folder))
@@ -122,7 +138,6 @@ def read_facts(folder: Path) -> ExportedDataset:
             attribute=found["attribute"],
             counts=dict(found["counts"]),
             event_ids=[(first, last) for first, last in found["event_ids"]],
-            annotators=(),
             digest=file_digest(folder / MANIFEST),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

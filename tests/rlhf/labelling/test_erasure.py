@@ -5,7 +5,8 @@ from labels_and_registry import NAME, ROWS, TEXT, Place, place_in
 from sqlalchemy import select
 
 from rlhf.labelling.datasets import register_export, training_dataset
-from rlhf.labelling.erasure import Affected, erase_annotator
+from rlhf.labelling.erasure import erase_annotator
+from rlhf.labelling.traces import Affected
 from rlhf.labels.events import EventKind
 from rlhf.labels.exporting.export import ExportRequest
 from rlhf.labels.exporting.export_rows import ExportFormat

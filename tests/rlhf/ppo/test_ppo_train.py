@@ -49,6 +49,9 @@ class Recorder(NullTracker):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def alert(self, title: str, text: str, level: str = "WARN") -> None:
+        self.notes.append(text)
+
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")

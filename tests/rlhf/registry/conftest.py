@@ -3,16 +3,13 @@
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from pathlib import Path
 
-import postgres
 import pytest
 from registries import Open
 
 from rlhf.registry import Registry
 
-_NUMBERS = count(1)
 _MEMORY = Path("/dev/shm")
 
 
@@ -26,15 +23,8 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture
-def server_url(postgres_server: str) -> Iterator[str]:
-    """Return the URL of an empty database."""
-    with postgres.new_database(postgres_server, f"registry_{next(_NUMBERS)}") as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def open_registry(request: pytest.FixtureRequest, memory_path: Path) -> Open:
     """Return what opens one and the same registry, on SQLite and then on PostgreSQL."""
-    url = None if request.param == "sqlite" else request.getfixturevalue("server_url")
+    url = None if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
     return partial(Registry, memory_path / "registry", url=url)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from rlhf.cli import models_app as app
 from rlhf.registry import Registry
-from rlhf.registry.commands import app
 from sft.core.errors import UsageError
 
 
@@ -112,6 +112,7 @@ def test_lineage_as_text(root):
         "led to",
         "evaluation:1 [evaluation], used as policy",
         "bias:1 [bias], used as policy",
+        "labelled by: labels:1: people not recorded",
     ]
 
 

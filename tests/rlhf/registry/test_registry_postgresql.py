@@ -48,75 +48,75 @@ def test_the_same_steps_give_the_same_answers(open_registry: Open, tmp_path):
         catalogue.set_tag(sft, Tag("x"))
 
 
-def test_the_tables_on_a_server_are_ours(server_url, tmp_path):
-    Registry(tmp_path / "registry", url=server_url)
-    engine = create_engine(server_url.replace("postgresql:", "postgresql+psycopg:"))
+def test_the_tables_on_a_server_are_ours(postgresql_url, tmp_path):
+    Registry(tmp_path / "registry", url=postgresql_url)
+    engine = create_engine(postgresql_url.replace("postgresql:", "postgresql+psycopg:"))
     assert sorted(inspect(engine).get_table_names()) == sorted(TABLES.tables)
     engine.dispose()
 
 
-def test_every_command_takes_the_url(server_url, tmp_path):
+def test_every_command_takes_the_url(postgresql_url, tmp_path):
     root = tmp_path / "registry"
-    add(Registry(root, url=server_url), "sft", "f")
-    place = ["--registry", str(root), "--registry-url", server_url]
+    add(Registry(root, url=postgresql_url), "sft", "f")
+    place = ["--registry", str(root), "--registry-url", postgresql_url]
     for command in (["list"], ["show", "sft"], ["lineage", "sft"], ["verify"], ["diff", "sft", "sft"], ["tag", "sft"]):
         assert json.loads(CliRunner().invoke(app, [*command, *place, "--json"]).stdout), command
     for command in (["promote", "sft", "--force", "x"], ["gc", "--yes"], ["upgrade"]):
         assert CliRunner().invoke(app, [*command, *place]).exit_code == 0, command
 
 
-def test_a_folder_belongs_to_one_database(server_url, tmp_path):
+def test_a_folder_belongs_to_one_database(postgresql_url, tmp_path):
     root = tmp_path / "registry"
-    add(Registry(root, url=server_url), "sft", "f")
+    add(Registry(root, url=postgresql_url), "sft", "f")
     note = json.loads((root / "registry.db.elsewhere").read_text())
-    assert note["database"] == server_url
+    assert note["database"] == postgresql_url
     for create in (True, False):
         with pytest.raises(UsageError, match=r"keeps its database in postgresql://.*--registry-url URL"):
             Registry(root, create=create)
         with pytest.raises(UsageError, match=r"do not lie in .*other; give --registry .*registry\.db\.elsewhere"):
-            Registry(tmp_path / "other", url=server_url, create=create)
+            Registry(tmp_path / "other", url=postgresql_url, create=create)
     assert not (root / "registry.db").exists()
     own = Registry(tmp_path / "own").root
     for create in (True, False):
         with pytest.raises(UsageError, match=r"holds a registry with a database of its own, registry\.db"):
-            Registry(own, url=server_url, create=create)
+            Registry(own, url=postgresql_url, create=create)
 
 
-def test_a_database_whose_folder_was_lost_does_not_begin_another_one(server_url, tmp_path):
+def test_a_database_whose_folder_was_lost_does_not_begin_another_one(postgresql_url, tmp_path):
     root = tmp_path / "registry"
-    Registry(root, url=server_url)
+    Registry(root, url=postgresql_url)
     shutil.rmtree(root)
-    add(Registry(root, url=server_url), "sft", "f")  # nothing was in it
+    add(Registry(root, url=postgresql_url), "sft", "f")  # nothing was in it
     shutil.rmtree(root)
     with pytest.raises(UsageError, match="do not lie in"):
-        Registry(root, url=server_url)
+        Registry(root, url=postgresql_url)
 
 
-def test_a_folder_of_another_database_is_refused(server_url, tmp_path):
+def test_a_folder_of_another_database_is_refused(postgresql_url, tmp_path):
     """The URL is of a registry, and the folder is one's, but not the same one's."""
     root = tmp_path / "registry"
-    Registry(root, url=server_url)
+    Registry(root, url=postgresql_url)
     note = json.loads((root / "registry.db.elsewhere").read_text())
     (root / "registry.db.elsewhere").write_text(json.dumps(note | {"identity": "0" * 32}))
     for create in (True, False):
         with pytest.raises(UsageError, match="do not lie in"):
-            Registry(root, url=server_url, create=create)
+            Registry(root, url=postgresql_url, create=create)
 
 
-def test_a_damaged_note_is_named(server_url, tmp_path):
+def test_a_damaged_note_is_named(postgresql_url, tmp_path):
     root = tmp_path / "registry"
-    Registry(root, url=server_url)
+    Registry(root, url=postgresql_url)
     (root / "registry.db.elsewhere").write_text("{")
     with pytest.raises(StorageError, match=r"registry\.db\.elsewhere is damaged"):
-        Registry(root, url=server_url)
+        Registry(root, url=postgresql_url)
 
 
-def test_the_database_of_another_program_is_left_alone(server_url, tmp_path):
-    engine = create_engine(server_url.replace("postgresql:", "postgresql+psycopg:"))
+def test_the_database_of_another_program_is_left_alone(postgresql_url, tmp_path):
+    engine = create_engine(postgresql_url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE invoices (id integer)"))
     with pytest.raises(UsageError, match=r"database of another program.*'invoices'"):
-        Registry(tmp_path / "registry", url=server_url)
+        Registry(tmp_path / "registry", url=postgresql_url)
     assert inspect(engine).get_table_names() == ["invoices"]
     engine.dispose()
 
@@ -126,9 +126,9 @@ def test_a_server_that_is_not_there_is_a_storage_error(tmp_path):
         Registry(tmp_path / "registry", url=f"postgresql://rlhf@/x?host={tmp_path}")
 
 
-def test_an_empty_server_without_create_is_no_registry(server_url, tmp_path):
+def test_an_empty_server_without_create_is_no_registry(postgresql_url, tmp_path):
     with pytest.raises(UsageError, match=r"there is no registry in postgresql://"):
-        Registry(tmp_path, url=server_url, create=False)
+        Registry(tmp_path, url=postgresql_url, create=False)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rlhf.runs.journal import journal
 from rlhf.runs.process import this_process
 from rlhf.runs.record import Asked, StageRecord, State
 from sft.core.durable import write_json
-from sft.core.tracking import Ledger
+from sft.core.ledger import Ledger
 
 SFT_SCORES = (0.0, 0.0, 0.0, 0.0)
 

@@ -12,7 +12,7 @@ from rlhf.runs.process import this_process
 from rlhf.runs.record import RUN_FILE, Asked, State, parse_record
 from sft.core.durable import json_digest
 from sft.core.errors import DataError, Interrupted, UsageError
-from sft.core.tracking import Ledger
+from sft.core.ledger import Ledger
 
 ABOUT = {"experiment": "e", "run_id": "e-1", "seed": 3, "registry": "registry"}
 CONFIG = {"seed": 3, "hub": {"token": "hunter2"}, "url": "postgresql://ana:pw@db/x", "ppo": {"kl_coef": 0.1}}
@@ -55,6 +55,7 @@ def test_run_json_tells_of_the_run_from_its_start_to_its_end(tmp_path: Path):
         (Interrupted("by SIGTERM"), "interrupted", "Interrupted: by SIGTERM"),
         (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
         (SystemExit(3), "failed", "SystemExit: 3"),
+        (SystemExit(-1), "interrupted", "SystemExit: -1"),
     ],
 )
 def test_an_error_ends_the_run_with_its_line(tmp_path: Path, error: BaseException, state: str, said: str):

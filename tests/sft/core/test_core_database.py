@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -5,6 +8,7 @@ import pytest
 
 from sft.core.database import Remedies, Transactions, check_schema, database_errors, postgresql_url, sqlite_engine
 from sft.core.errors import StorageError
+from sft.core.interruption import stop_at_signals
 
 REMEDIES = Remedies(readonly="R", unreachable="U", damaged="D", otherwise="O")
 
@@ -113,3 +117,30 @@ def test_a_url_of_postgresql_gets_our_driver():
         found = postgresql_url(url)
         assert found is not None
         assert (found.drivername, found.username, found.database) == ("postgresql+psycopg", "ann", "x")
+
+
+def test_a_signal_does_not_cut_a_transaction(tmp_path: Path):
+    """A child is sent SIGTERM where its connection has the write lock, and writes again while it ends."""
+
+    def child() -> None:
+        stop_at_signals()
+        tables = Transactions("t", path, sqlite_engine(path), REMEDIES)
+        try:
+            with tables.write() as connection:
+                os.kill(os.getpid(), signal.SIGTERM)
+                connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+            os._exit(1)
+        except KeyboardInterrupt:
+            with tables.write() as connection:
+                connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+            os._exit(75)
+
+    path = tmp_path / "t.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 75
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT x FROM t").fetchall() == [(1,), (2,)]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 
@@ -202,3 +203,192 @@ def test_a_process_stops_in_the_middle_of_a_step_at_the_second_ctrl_c():
     assert out == ""
     assert "KeyboardInterrupt" in err
     assert process.returncode == -signal.SIGINT
+
+
+def ends(script: str) -> tuple[int, list[str], str]:
+    """Run a script that sends itself signals; return exit code, lines, standard error."""
+    head = "import os, signal, sys, time, weakref\nfrom sft.core.interruption import *\nfrom sft.core.errors import *\n"
+    head += "def send(name): os.kill(os.getpid(), getattr(signal, name))\n"
+    words = [sys.executable, "-c", head + textwrap.dedent(script)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_a_loop_a_signal_stops_at_once_and_what_is_closed_then_is_left_in_peace(number: signal.Signals):
+    code, lines, err = ends(f"""
+        stop_at_signals()
+        try:
+            try:
+                send("{number.name}")
+                time.sleep(30)
+            finally:
+                for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):
+                    send(name)
+                print("closed")
+        except KeyboardInterrupt as stop:
+            print(stop, stopped_by())
+    """)
+    assert (code, lines, err) == (0, ["closed", f"{number.name} {number.name}"], "")
+
+
+def test_a_second_ctrl_c_disturbs_the_closing_too():
+    code, lines, _ = ends("""
+        stop_at_signals()
+        try:
+            try:
+                send("SIGTERM")
+            finally:
+                send("SIGINT")
+                print("closed")
+        except KeyboardInterrupt:
+            print("at once")
+    """)
+    assert (code, lines) == (0, ["at once"])
+
+
+def test_what_python_drops_in_a_finalizer_is_raised_again():
+    code, lines, err = ends("""
+        class Thing:
+            def __del__(self): send("SIGTERM"); time.sleep(0.01); print("never")
+        stop_at_signals()
+        try:
+            thing = Thing()
+            del thing
+            print("goes on")
+            time.sleep(30)
+        except KeyboardInterrupt as stop:
+            print(stop)
+    """)
+    assert (code, lines, err) == (0, ["goes on", "SIGTERM"], "")
+
+
+def test_other_errors_that_python_drops_are_still_told():
+    _, _, err = ends("""
+        class Thing:
+            def __del__(self): raise ValueError("broken")
+        stop_at_signals()
+        thing = Thing()
+        del thing
+    """)
+    assert "ValueError: broken" in err
+
+
+def test_what_a_library_swallows_is_heard_at_the_next_border_and_by_the_next_loop():
+    code, lines, _ = ends("""
+        stop_at_signals()
+        raise_if_stopped()
+        try:
+            send("SIGUSR1")
+        except BaseException:
+            pass
+        for ask in (raise_if_stopped, lambda: Interruption().__enter__().raise_if_requested("step 0")):
+            try:
+                ask()
+            except Interrupted as error:
+                print(error, error.signal)
+    """)
+    assert code == 0
+    assert lines == [
+        "interrupted by SIGUSR1; the same command carries on after the last stage SIGUSR1",
+        "interrupted by SIGUSR1; the same command carries on after step 0 SIGUSR1",
+    ]
+
+
+def test_after_a_loop_that_was_interrupted_only_ctrl_c_disturbs_the_closing():
+    code, lines, _ = ends("""
+        stop_at_signals()
+        try:
+            with Interruption() as interruption:
+                send("SIGTERM")
+                interruption.raise_if_requested("step 1")
+        except Interrupted:
+            send("SIGTERM")
+            print("closed", stopped_by())
+    """)
+    assert (code, lines) == (0, ["closed SIGTERM"])
+
+
+def test_before_anything_began_and_after_everything_is_told_a_signal_ends_the_process():
+    code, lines, err = ends("""
+        leave_at_signals(75, "nothing began")
+        send("SIGTERM")
+        print("never")
+    """)
+    assert (code, lines, err) == (75, [], "nothing began")
+    code, lines, err = ends("""
+        import atexit
+        atexit.register(lambda: print("first handler, which comes last", flush=True))
+        stop_at_signals()
+        atexit.register(lambda: (send("SIGTERM"), print("never")))
+        print("told", flush=True)
+        leave_at_signals(3)
+    """)
+    assert (code, lines, err) == (3, ["told"], "")
+
+
+def test_while_the_interpreter_ends_signals_do_nothing():
+    code, lines, err = ends("""
+        import atexit
+        atexit.register(lambda: (send("SIGTERM"), print("after all other handlers")))
+        stop_at_signals()
+    """)
+    assert (code, lines, err) == (0, ["after all other handlers"], "")
+
+
+def test_what_the_process_ignores_stays_ignored_everywhere():
+    code, lines, _ = ends("""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        leave_at_signals(75)
+        stop_at_signals()
+        send("SIGINT")
+        print("goes on", stopped_by())
+    """)
+    assert (code, lines) == (0, ["goes on None"])
+
+
+def test_a_whole_block_ends_before_a_signal_is_answered_but_for_a_second_ctrl_c():
+    code, lines, err = ends("""
+        stop_at_signals()
+        try:
+            with Whole(), Whole():
+                send("SIGTERM")
+                send("SIGUSR1")
+                print("whole")
+            print("never")
+        except KeyboardInterrupt as stop:
+            print(stop)
+            with Whole():
+                send("SIGTERM")
+            print("closed in peace")
+        try:
+            with Whole():
+                send("SIGINT")
+                print("never")
+        except KeyboardInterrupt:
+            print("cut")
+    """)
+    assert (code, lines, err) == (0, ["whole", "SIGTERM", "closed in peace", "cut"], "")
+
+
+def test_a_whole_block_of_another_thread_puts_nothing_off():
+    code, lines, _ = ends("""
+        import threading
+        stop_at_signals()
+        inside, leave = threading.Event(), threading.Event()
+        def work():
+            with Whole():
+                inside.set()
+                leave.wait(30)
+        thread = threading.Thread(target=work)
+        thread.start()
+        inside.wait(30)
+        try:
+            send("SIGTERM")
+            print("never")
+        except KeyboardInterrupt:
+            print("at once")
+        leave.set()
+        thread.join()
+    """)
+    assert (code, lines) == (0, ["at once"])

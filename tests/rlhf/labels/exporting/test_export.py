@@ -136,7 +136,7 @@ def test_sealed_without_names_and_the_same_bytes_again(store, tmp_path, format):
     assert folder_digest(tmp_path / "out") == folder_digest(tmp_path / "other/place")
     assert (made.format, made.event_ids, made.counts["labels"], made.counts["tasks"]) == (format, [(1, 8)], 8, 5)
     assert (len(made.annotators), made.counts["annotators"]) == (3, 3)
-    assert read_facts(tmp_path / "out") == made._replace(annotators=())
+    assert read_facts(tmp_path / "out") == made._replace(annotators=(), origins={})
     assert {"README.md", "export.json", "MANIFEST.json"} < {path.name for path in (tmp_path / "out").iterdir()}
     for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
         assert not any(name.encode() in path.read_bytes() for name in ("Ada", 'Bo"', "Cy", str(tmp_path)))

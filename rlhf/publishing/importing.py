@@ -1,0 +1,118 @@
+"""A folder of a model from elsewhere as a version of the registry, after everything in it was checked."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rlhf.model_folders import read_json
+from rlhf.publishing.checks import architecture, import_problems, left_out
+from rlhf.publishing.export import LINEAGE, content_of
+from rlhf.publishing.facts import SCORERS
+from rlhf.registry import STAGE_FILE, Artifact, Registry
+from rlhf.registry.artifact import check_name
+from rlhf.run import copy_model
+from sft.core.durable import json_digest, write_json
+from sft.core.errors import DataError, UsageError
+from sft.core.values import mapping, text
+
+KINDS = ("sft", "policy", "reward", "judge")
+"""What may be imported."""
+
+
+class Imported(NamedTuple):
+    """A version that holds the model of a folder."""
+
+    artifact: Artifact
+    is_new: bool
+    """False: the same files were imported before, and this is their version."""
+    content: str
+    """Digest of the model's files."""
+    left_out: list[str]
+    """Files of the folder that were not taken over."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as JSON values."""
+        return {
+            "ref": self.artifact.ref,
+            "kind": self.artifact.kind,
+            "new": self.is_new,
+            "path": str(self.artifact.path),
+            "content": self.content,
+            "left_out": self.left_out,
+        }
+
+
+def import_model(registry: Registry, folder: Path, *, name: str, kind: str | None = None) -> Imported:
+    """Check a folder, copy its model and register it; the same files are the same version of a name.
+
+    Args:
+        registry: gets the version.
+        folder: as `save_pretrained` or `export_model` writes it.
+        name: of the artifact.
+        kind: what it is; None: "reward" where it scores answers, else what its `rlhf-lineage.json` says.
+
+    Raises:
+        UsageError: the folder is not there, the name is not allowed, or the kind is not known.
+        DataError: with everything that keeps the folder from being imported; nothing was written.
+        StorageError: the disk or the database refuses; the same command carries on.
+    """
+    check_name(name)
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; give one that save_pretrained or `rlhf models export` wrote")
+    kind = _kind(folder) if kind is None else _checked(kind)
+    check_folder(folder, kind)
+    files = content_of(folder)
+    fingerprint = json_digest({"import": files, "kind": kind, "name": name})
+    found = registry.find(fingerprint)
+    is_new = found is None
+    if found is None:
+        with registry.workspace(fingerprint) as workspace:
+            found = registry.find(fingerprint) or _register(registry, folder, workspace, name, kind, fingerprint, files)
+    return Imported(found, is_new, json_digest(files), left_out(folder, {*files, LINEAGE}))
+
+
+def check_folder(folder: Path, kind: str) -> None:
+    """Raise DataError that names everything which keeps a folder from being imported."""
+    problems = import_problems(folder, kind)
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise DataError(f"{folder} is not imported: {len(problems)} problem{'s' * (len(problems) != 1)}\n{lines}")
+
+
+def _checked(kind: str) -> str:
+    if kind not in KINDS:
+        raise UsageError(f"--kind {kind} is not known; use one of {', '.join(KINDS)}")
+    return kind
+
+
+def _kind(folder: Path) -> str:
+    """Return what a folder says it is; nothing is guessed."""
+    if "ForSequenceClassification" in architecture(mapping(read_json(folder / "config.json"))):
+        return "reward"
+    said = text(mapping(read_json(folder / LINEAGE)).get("kind"))
+    if said in KINDS and said not in SCORERS:
+        return said
+    raise UsageError(f"{folder} does not say what it is; give --kind {' or --kind '.join(KINDS)}")
+
+
+def _register(
+    registry: Registry, folder: Path, workspace: Path, name: str, kind: str, fingerprint: str, files: dict[str, str]
+) -> Artifact:
+    copy_model(folder, workspace)
+    if content_of(workspace) != files:
+        raise DataError(f"{folder} changed while it was read; import it again once nobody writes there")
+    write_json(workspace / STAGE_FILE, {"metrics": {}})
+    about = {"content_sha256": json_digest(files), "said": _said(folder)}
+    return registry.register(
+        workspace,
+        name=name,
+        kind=kind,
+        fingerprint=fingerprint,
+        metadata={"metrics": {}, "imported": about},
+        parents=[],
+    )
+
+
+def _said(folder: Path) -> dict[str, object]:
+    """Return what the folder's own lineage file calls the model, unchecked; empty where there is none."""
+    lineage = mapping(read_json(folder / LINEAGE))
+    return {part: text(lineage[part])[:128] for part in ("ref", "kind", "sha256", "created_at") if part in lineage}

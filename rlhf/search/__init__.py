@@ -1,0 +1,1 @@
+"""Searches for good settings: Optuna behind Hydra's `-m`, on validation data alone."""
