@@ -10,8 +10,7 @@ from rlhf.search import plots
 from rlhf.search.config import Objective
 from rlhf.search.objectives import MAXIMIZED, UNITS
 from rlhf.search.plots import Dot
-from rlhf.search.report import Report, gold_of, number_text, numbers
-from rlhf.search.space import Value
+from rlhf.search.report import Report, gold_of, number_text, numbers, setting_text
 from rlhf.search.study import Tried
 from sft.core.page import render_page
 from sft.core.values import duration, items, number
@@ -76,18 +75,12 @@ def _row(report: Report, trial: Tried, keys: list[str], *, best: bool) -> Row:
         trial.place,
         trial.state,
         best,
-        [_text(trial.settings.get(key)) for key in keys],
+        [setting_text(trial.settings.get(key)) for key in keys],
         [number_text(numbers(trial, name)) for name in report.objectives],
         number_text(gold_of(trial)),
         duration(seconds) if trial.outcome else "–",
         trial.error or str(trial.outcome.get("pruned") or ""),
     )
-
-
-def _text(value: Value | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _dot(report: Report, trial: Tried, x: float, name: str, *, best: bool) -> Dot | None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from rlhf.search.config import SearchConfig
 from rlhf.search.front import front
+from rlhf.search.space import Value
 from rlhf.search.study import Tried
 from sft.core.durable import write_json, write_text
 from sft.core.values import Json, Quantity, mapping, plain, quantity, shown_interval
@@ -92,7 +93,7 @@ def show(report: Report, folder: Path) -> None:
         table.add_column(column, overflow="fold")
     for trial in report.best[:10]:
         values = [number_text(numbers(trial, name)) for name in report.objectives]
-        settings = " ".join(f"{key}={value}" for key, value in trial.settings.items())
+        settings = " ".join(f"{key}={setting_text(value)}" for key, value in trial.settings.items())
         table.add_row(str(trial.place), *values, Text(settings))
     console = Console()
     console.print(table)
@@ -102,6 +103,13 @@ def show(report: Report, folder: Path) -> None:
         console.print("On test data, which the search has not seen:", highlight=False)
         console.print(f"  {report.command(report.best[0])}", soft_wrap=True, highlight=False, markup=False)
     console.print(str(folder / STUDY_PAGE), soft_wrap=True, highlight=False)
+
+
+def setting_text(value: Value | None) -> str:
+    """Return a setting, rounded for people."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def number_text(found: Quantity | None) -> str:

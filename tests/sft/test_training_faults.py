@@ -16,8 +16,6 @@ from kills import Hook, Job, Train, Undisturbed, attempt, before_call, differenc
 from safetensors.torch import load_file
 from trl import RewardTrainer, SFTTrainer
 
-from sft.core.out_of_memory import OutOfMemory, memory_errors
-
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -192,12 +190,6 @@ def test_where_the_system_refuses_memory_the_same_command_with_more_of_it_carrie
     assert job.steps_saved() == [2, 4]
     assert attempt(job, hook=wants_more) == 0
     assert differences(job, reference.job) == []
-
-
-def test_other_errors_are_not_taken_for_memory():
-    with pytest.raises(RuntimeError, match="shapes") as error, memory_errors("buy more"):
-        raise RuntimeError("shapes do not fit")
-    assert not isinstance(error.value, OutOfMemory)
 
 
 # Disks

@@ -11,10 +11,11 @@ import pytest
 from registries import Open, add, assert_whole, leftovers, start, wait_for, wait_until
 
 from rlhf.registry import Registry, lease_rows, leases
-from rlhf.registry.lease_rows import Lease, Owner, this_process
+from rlhf.registry.lease_rows import Lease, LeaseRows, Owner, this_process
 from rlhf.registry.leases import Watch, given_up
 from sft.core import durable
 from sft.core.errors import Interrupted, UsageError
+from sft.core.interruption import stop_at_signals
 
 ELSEWHERE = Owner("other-machine", "another boot", 1, "17")
 
@@ -309,6 +310,30 @@ def test_ctrl_c_ends_the_lease(open_registry):
         assert catalogue.leases.all() == []
     assert leftovers(registry) == []
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("lease-")] == []
+
+
+def test_a_signal_while_a_lease_is_taken_leaves_none(open_registry):
+    def child() -> None:
+        take = LeaseRows.take
+
+        def signalled(self: LeaseRows, fingerprint: str) -> Lease:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return take(self, fingerprint)
+
+        stop_at_signals()
+        LeaseRows.take = signalled  # type: ignore[method-assign]
+        try:
+            with open_registry().workspace("stage"):
+                os._exit(1)
+        except KeyboardInterrupt:
+            os._exit(75)
+
+    registry = open_registry()
+    process = start(child)
+    process.join(60)
+    assert process.exitcode == 75
+    with registry._database.read() as catalogue:
+        assert catalogue.leases.all() == []
 
 
 def test_a_folder_in_the_work_folder_that_is_not_held_cannot_be_registered(tmp_path):

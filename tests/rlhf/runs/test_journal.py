@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ def test_a_full_disk_at_the_end_does_not_hide_the_error(tmp_path: Path):
 
 KILLED = """
 import sys, time
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from rlhf.runs.journal import journal
 from rlhf.runs.record import Asked
@@ -139,3 +141,28 @@ def test_a_damaged_record_is_refused_with_what_is_wrong(tmp_path: Path, broken: 
     change(tmp_path / RUN_FILE, **broken)
     with pytest.raises(DataError, match=r"run\.json .*restore it, or remove the folder"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("jump", [-1.0, 0.0, 1.0], ids=["a day back", "equal times", "a day on"])
+def test_a_clock_that_jumps_changes_no_count_and_no_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+):
+    now = datetime(2026, 11, 21, 10, tzinfo=UTC)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            nonlocal told
+            told += 1
+            return now + told * timedelta(days=jump)
+
+    told = 0
+    monkeypatch.setattr("rlhf.runs.journal.datetime", Clock)
+    for attempt in (1, 2, 3):
+        with journal(tmp_path, config=CONFIG, asked=Asked(), **ABOUT):
+            Ledger(tmp_path / "metrics.jsonl").append("ppo", attempt, {"x": 1.0})
+        found = read(tmp_path)
+        assert (found.record.attempt, found.record.state) == (attempt, State.FINISHED)
+        assert 0 <= found.record.seconds < 60
+        assert [entry.step for entry in found.ledger] == list(range(1, attempt + 1))
+    assert told >= 6

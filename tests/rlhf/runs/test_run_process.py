@@ -18,6 +18,8 @@ def test_a_process_lives_until_it_is_killed():
         assert named.started > me.started
         assert life(named, seen_from=me) is Life.ALIVE
         child.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+        assert life(named, seen_from=me) is Life.DEAD
         child.wait()
     assert life(named, seen_from=me) is Life.DEAD
     assert life(named._replace(started=0), seen_from=me) is Life.DEAD  # as where the system tells no start

@@ -22,20 +22,29 @@ from rlhf.labels.web.diff import difference
 from rlhf.labels.web.text import formatted
 from sft.core.text import user
 
-ROUNDS = 100
+TIMES, ROUNDS = 4, 40
+MOST_KEPT = 60
+"""Blocks: an object with its place in a container is two or three for every act."""
 _HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
 
 def blocks_kept(act: Callable[[int], None], warm: int) -> int:
-    """Return how many more blocks Python has after `ROUNDS` acts; the first `warm` ones may fill what is kept once."""
+    """Return how many more blocks Python has after `ROUNDS` acts, the least of several times.
+
+    A leak is there every time; what a library keeps once, and what other threads of the tests do, is not. The first
+    `warm` acts may fill what is kept once.
+    """
     for number in range(warm):
         act(number)
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for number in range(warm, warm + ROUNDS):
-        act(number)
-    gc.collect()
-    return sys.getallocatedblocks() - before
+    kept = []
+    for time in range(TIMES):
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for number in range(ROUNDS):
+            act(warm + time * ROUNDS + number)
+        gc.collect()
+        kept.append(sys.getallocatedblocks() - before)
+    return min(kept)
 
 
 def label(client: TestClient) -> None:
@@ -54,7 +63,7 @@ def test_nothing_is_kept_of_a_label(store: LabelStore):
     app = create_app(store, PROJECT, clock=visits.Clock())
     person = add_person(store, now=visits.Clock().now)
     with visits.browser(app, person.token) as client:
-        assert blocks_kept(lambda _: label(client), warm=50) < ROUNDS
+        assert blocks_kept(lambda _: label(client), warm=50) < MOST_KEPT
 
 
 def test_nothing_is_kept_of_who_comes_and_of_who_is_refused(store: LabelStore, monkeypatch: pytest.MonkeyPatch):
@@ -75,4 +84,4 @@ def test_nothing_is_kept_of_who_comes_and_of_who_is_refused(store: LabelStore, m
             assert client.get("/dashboard").status_code == 401
             assert client.get(f"/nowhere/{number}").status_code == 404
 
-        assert blocks_kept(come, warm=50) < ROUNDS
+        assert blocks_kept(come, warm=50) < MOST_KEPT
