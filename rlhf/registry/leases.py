@@ -82,14 +82,19 @@ def acquire(database: Database, fingerprint: str, announce: Callable[[str], None
     announced = False
     wait_s = _SHORTEST_WAIT_S
     while True:
-        with database.write() as catalogue:
-            found = catalogue.leases.of(fingerprint)
-            given_up = found is not None and watch.gives_up(found, time.monotonic())
-            if found is None or given_up:
-                taken = catalogue.leases.take(fingerprint)
+        taken = None
+        try:
+            with database.write() as catalogue:
+                found = catalogue.leases.of(fingerprint)
+                if found is None or watch.gives_up(found, time.monotonic()):
+                    taken = catalogue.leases.take(fingerprint)
+        except KeyboardInterrupt:  # of a signal that came within, raised after the commit
+            _end(database, taken)
+            raise
         if found is None:
+            assert taken is not None
             return taken
-        if given_up:
+        if taken is not None:
             why = "has died" if found.owner.is_dead() else f"has shown no sign of life for {STALE_S:.0f} s"
             announce(f"{found.owner} {why}: taking over {fingerprint[:12]}")
             return taken
@@ -112,9 +117,13 @@ def holding(database: Database, lease: Lease, on_loss: Callable[[], None]) -> It
         except KeyboardInterrupt:
             if not held.is_lost:  # else it is the last one that the thread sent
                 raise
-        if not held.is_lost:
-            with suppress(StorageError), database.write() as catalogue:  # else it ends as of a process that died
-                catalogue.leases.end(lease.token)
+        _end(database, None if held.is_lost else lease)
+
+
+def _end(database: Database, lease: Lease | None) -> None:
+    if lease is not None:
+        with suppress(StorageError), database.write() as catalogue:  # else it ends as of a process that died
+            catalogue.leases.end(lease.token)
 
 
 def given_up(database: Database) -> set[Lease]:

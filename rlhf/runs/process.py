@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from sft.core.process import boot_id, stat
 
+_ENDED = "ZX"
+"""States of a process that has ended, and whose parent has not yet asked how."""
+
 
 class Process(NamedTuple):
     """A process of some machine."""
@@ -40,7 +43,11 @@ def life(process: Process, *, seen_from: Process) -> Life:
         return Life.UNKNOWN
     if process.boot_id != seen_from.boot_id or not _exists(process.pid):
         return Life.DEAD
-    return Life.ALIVE if _start_ticks(process.pid) == process.started else Life.DEAD
+    found = stat(process.pid)
+    if found is None:
+        return Life.ALIVE if process.started == 0 else Life.DEAD
+    ended = found.state in _ENDED or found.started != process.started
+    return Life.DEAD if ended else Life.ALIVE
 
 
 def _exists(pid: int) -> bool:

@@ -4,6 +4,7 @@ import gc
 import re
 import sys
 from collections.abc import Callable
+from statistics import median_low
 
 import pytest
 
@@ -22,14 +23,14 @@ from rlhf.labels.web.diff import difference
 from rlhf.labels.web.text import formatted
 from sft.core.text import user
 
-TIMES, ROUNDS = 4, 40
+TIMES, ROUNDS = 5, 40
 MOST_KEPT = 60
 """Blocks: an object with its place in a container is two or three for every act."""
 _HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
 
 def blocks_kept(act: Callable[[int], None], warm: int) -> int:
-    """Return how many more blocks Python has after `ROUNDS` acts, the least of several times.
+    """Return how many more blocks Python has after `ROUNDS` acts, the median of several times.
 
     A leak is there every time; what a library keeps once, and what other threads of the tests do, is not. The first
     `warm` acts may fill what is kept once.
@@ -44,7 +45,7 @@ def blocks_kept(act: Callable[[int], None], warm: int) -> int:
             act(warm + time * ROUNDS + number)
         gc.collect()
         kept.append(sys.getallocatedblocks() - before)
-    return min(kept)
+    return median_low(kept)
 
 
 def label(client: TestClient) -> None:
