@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
 
 from rlhf.config import ExperimentConfig
@@ -21,6 +22,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
+    get_reusable_executor().shutdown()  # joblib's processes would keep this folder as theirs
 
 
 class Recorder:

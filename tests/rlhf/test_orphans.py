@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from rlhf.config import ExperimentConfig
 from rlhf.launch import launch
@@ -66,6 +67,7 @@ def until(done, seconds: float) -> bool:
     ids=["killed", "told to end", "Ctrl-C twice"],
 )
 def test_no_process_outlives_the_first_one_of_a_sweep(tmp_path: Path, sent: list[signal.Signals]):
+    get_reusable_executor().shutdown()  # the child would take over what another test's joblib has left
     first = multiprocessing.get_context("fork").Process(target=sweep, args=(tmp_path,))
     first.start()
     assert first.pid is not None
