@@ -154,11 +154,15 @@ class Labelling(RuleBasedStateMachine):
             wanted = State.LATE if wanted is State.DONE else State.EXPIRED
         held.state = wanted
 
-    def expected(self, name: str) -> tuple[str, set[int]]:
-        """Return what a claim may give: a reason for nothing, or "task" and the ids of tasks."""
+    def release_expired(self) -> None:
+        """Every claim does this first, whoever asks."""
         for held in self.held.values():
             if held.state is State.OPEN and held.expires < self.now:
                 held.state = State.EXPIRED
+
+    def expected(self, name: str) -> tuple[str, set[int]]:
+        """Return what a claim may give: a reason for nothing, or "task" and the ids of tasks."""
+        self.release_expired()
         opened = [h.id for h in self.of(name) if h.state is State.OPEN]
         if name in self.paused:
             return "paused", set()
@@ -326,6 +330,7 @@ class Labelling(RuleBasedStateMachine):
         assert erase(self.store, PROJECT, self.names[name]).labels == stored
         with desk(self.store, self.study) as now_open:
             assert now_open.claim(self.people[name], self.now).reason == "paused"
+        self.release_expired()
         self.held = {number: h for number, h in self.held.items() if h.person != name}
         self.paused.discard(name)
         self.forgiven[name] = 0
