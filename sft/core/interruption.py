@@ -32,6 +32,14 @@ _whole_blocks: list["Whole"] = []
 """Those of the main thread that are open."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal came; the text is its name.
+
+    A class of its own: where a plain KeyboardInterrupt has passed through `exec`, as when a module with a dataclass is
+    imported, Python in the end kills itself with SIGINT, whatever the exit code.
+    """
+
+
 def leave_at_signals(exit_code: int, said: str = "") -> None:
     """Have every signal end the process at once with this exit code, where nothing is open that must be closed.
 
@@ -49,7 +57,7 @@ def leave_at_signals(exit_code: int, said: str = "") -> None:
 
 
 def stop_at_signals() -> None:
-    """From here on a signal raises KeyboardInterrupt with its name, for the rest of the process.
+    """From here on a signal raises Stopped with its name, for the rest of the process.
 
     Not an Exception: libraries swallow those. Where Python itself drops it, since the signal came within a finalizer or
     a callback of the garbage collector, it is raised again a moment later. After the first signal only Ctrl-C still
@@ -88,7 +96,7 @@ class Whole:
         if self in _whole_blocks:
             _whole_blocks.remove(self)
         if self._put_off and error is None:
-            raise KeyboardInterrupt(stopped_by())
+            raise Stopped(stopped_by())
 
     def put_off(self) -> None:
         """Remember that a signal came."""
@@ -109,22 +117,28 @@ def _handle(handler: _Handler) -> None:
 
 
 def _hear_what_was_dropped(dropped: "sys.UnraisableHookArgs") -> None:
-    if _stopped_by and dropped.exc_type is KeyboardInterrupt:
+    if _stopped_by and dropped.exc_type is Stopped:
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     else:
         sys.__unraisablehook__(dropped)
 
 
 def _raise_again(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(_stopped_by[0])
+    _raise_or_put_off()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     _stopped_by.append(signal.Signals(number).name)
-    if len(_stopped_by) == 1 and _whole_blocks:
-        _whole_blocks[0].put_off()
-    elif len(_stopped_by) == 1 or number == signal.SIGINT:
-        raise KeyboardInterrupt(_stopped_by[0])
+    if len(_stopped_by) == 1:
+        _raise_or_put_off()
+    elif number == signal.SIGINT:
+        raise Stopped(_stopped_by[0])
+
+
+def _raise_or_put_off() -> None:
+    if not _whole_blocks:
+        raise Stopped(_stopped_by[0])
+    _whole_blocks[0].put_off()
 
 
 class Interruption:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -392,3 +393,38 @@ def test_a_whole_block_of_another_thread_puts_nothing_off():
         thread.join()
     """)
     assert (code, lines) == (0, ["at once"])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_exit_code_counts_though_the_signal_came_within_exec(tmp_path: Path, number: signal.Signals):
+    """As when a module with a dataclass is imported; `python -m` then ends by SIGINT for a plain KeyboardInterrupt."""
+    (tmp_path / "command.py").write_text(
+        "import os, signal, sys, time\n"
+        "from sft.core.interruption import stop_at_signals\n"
+        "stop_at_signals()\n"
+        "try:\n"
+        f"    exec('os.kill(os.getpid(), {int(number)}); time.sleep(30)')\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(75)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"}
+    done = subprocess.run((sys.executable, "-m", "command"), env=environment, timeout=60)
+    assert done.returncode == 75
+
+
+def test_what_was_dropped_is_not_raised_again_within_a_whole_block():
+    code, lines, err = ends("""
+        class Thing:
+            def __del__(self): send("SIGTERM"); time.sleep(0.01)
+        stop_at_signals()
+        try:
+            thing = Thing()
+            del thing
+            with Whole():
+                time.sleep(0.2)
+                print("whole")
+            print("never")
+        except KeyboardInterrupt as stop:
+            print(stop)
+    """)
+    assert (code, lines, err) == (0, ["whole", "SIGTERM"], "")
