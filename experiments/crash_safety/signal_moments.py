@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from signalled import FIRST, NUMBERS, Ended, different, interrupt, undisturbed
@@ -28,8 +29,12 @@ from sft.core.statistics import proportion
 ROOT = Path(__file__).parents[2]
 
 
-def whole_runs(folder: Path, *, signals: int, most: int, seed: int) -> dict[str, object]:
-    """Interrupt runs at times drawn over the length of an undisturbed one, until enough signals came before the end."""
+def whole_runs(folder: Path, output: Path, *, signals: int, most: int, seed: int) -> None:
+    """Interrupt runs until enough signals came before the end; keep the figures after each run.
+
+    The first moment of a run is drawn over the length of an undisturbed one, the others over a third of it, since less
+    is left to do.
+    """
     chance = random.Random(seed)
     reference, again = folder / "undisturbed", folder / "again"
     reference.mkdir(parents=True)
@@ -38,37 +43,48 @@ def whole_runs(folder: Path, *, signals: int, most: int, seed: int) -> dict[str,
     assert different(again, reference) == []
     ended: list[Ended] = []
     unequal: list[str] = []
-    runs = 0
+    runs = same = 0
     while len(ended) < signals:
         place = folder / f"run-{runs}"
         place.mkdir()
-        for _ in range(most):
-            found = interrupt(place, NUMBERS[len(ended) % len(NUMBERS)], chance.uniform(0, length))
+        for attempt in range(most):
+            after_s = chance.uniform(0, length if attempt == 0 else length / 3)
+            found = interrupt(place, NUMBERS[len(ended) % len(NUMBERS)], after_s)
             if found is None:
                 break
             ended.append(found)
             for problem in found.wrong:
-                print(
-                    f"seed {seed}, run {runs}, {found.number.name} after {found.after_s:.2f} s: {problem}", flush=True
-                )
+                print(f"seed {seed}, run {runs}, {found.number.name} after {after_s:.2f} s: {problem}", flush=True)
         if not (place / "run" / "results.json").is_file():
             undisturbed(place, ("resume", "run") if (place / "run" / "run.json").is_file() else FIRST)
-        unequal += [f"run {runs}: {name}" for name in different(place, reference)]
-        runs += 1
+        others = different(place, reference)
+        unequal += [f"run {runs}: {name}" for name in others]
+        runs, same = runs + 1, same + (not others)
         shutil.rmtree(place)
+        if ended:
+            keep(output, "a whole run", shown(ended, runs, same) | {"seed": seed, "different": unequal})
+
+
+def shown(ended: Sequence[Ended], runs: int, same: int) -> dict[str, object]:
+    """Return the figures of interrupted runs."""
     took = sorted(found.took_s for found in ended)
-    same = runs - len({told.partition(":")[0] for told in unequal})
     return {
-        "seed": seed,
         "signals": len(ended),
         "exit_codes": dict(collections.Counter(str(found.code) for found in ended)),
         "kept_every_promise": proportion([float(not found.wrong) for found in ended]).as_dict(),
         "runs_with_identical_artifacts_and_results": proportion([1.0] * same + [0.0] * (runs - same)).as_dict(),
-        "different": unequal,
-        "undisturbed_s": length,
-        "from_signal_to_end_s": {"median": statistics.median(took), "p95": took[-(-95 * len(took) // 100) - 1]}
-        | {"most": took[-1]},
+        "from_signal_to_end_s": {
+            "median": statistics.median(took),
+            "p95": took[-(-95 * len(took) // 100) - 1],
+            "most": took[-1],
+        },
     }
+
+
+def keep(output: Path, part: str, found: dict[str, object]) -> None:
+    """Put figures into a file, beside what stands there."""
+    results = json.loads(output.read_text()) if output.exists() else {}
+    write_json(output, results | {part: found})
 
 
 def starts(folder: Path, *, count: int, within_s: float, seed: int) -> dict[str, object]:
@@ -114,18 +130,16 @@ def main() -> None:
     options.add_argument("--output", type=Path, default=Path(__file__).with_name("signal_moments.json"))
     given = options.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
-    results = json.loads(given.output.read_text()) if given.output.exists() else {}
     with tempfile.TemporaryDirectory(prefix="signals-") as name:
         folder = Path(name)
-        if given.signals:
-            found = whole_runs(folder, signals=given.signals, most=given.most, seed=given.seed)
-            results["a whole run"] = found
         if given.starts:
             half = given.starts // 2
-            results["the first 0.1 s"] = starts(folder / "early", count=half, within_s=0.1, seed=given.seed)
-            results["the first 8 s"] = starts(folder / "late", count=half, within_s=8.0, seed=given.seed + 1)
-    write_json(given.output, results)
-    print(json.dumps(results, indent=2))
+            early = starts(folder / "early", count=half, within_s=0.1, seed=given.seed)
+            keep(given.output, "the first 0.1 s", early)
+            keep(given.output, "the first 8 s", starts(folder / "late", count=half, within_s=8.0, seed=given.seed + 1))
+        if given.signals:
+            whole_runs(folder, given.output, signals=given.signals, most=given.most, seed=given.seed)
+    print(given.output.read_text())
 
 
 if __name__ == "__main__":
