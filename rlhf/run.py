@@ -33,7 +33,7 @@ from sft.data import Example
 if TYPE_CHECKING:
     from sft.core.distributed import Peers
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 """Raised when a change of code changes what the same configuration gives; old artifacts are then not reused."""
 
 MORE_MEMORY = "give this process more memory: the same command then carries on where it stopped"

@@ -21,7 +21,7 @@ from sft.core.generation import Answer, SamplingSettings, pad_left, pad_right, s
 from sft.core.likelihood import token_statistics
 from sft.core.measures import repetition, wins
 from sft.core.statistics import Estimate, bootstrap, clustered_mean
-from sft.core.text import Conversation, TokenLimits, encode_answer, encode_prompt, prompt_key
+from sft.core.text import Conversation, TokenLimits, encode_answer, encode_prompt, inner_control_ids, prompt_key
 from sft.core.tracking import Tracker
 from sft.data import Example
 from sft.model import load_causal_lm, load_tokenizer, torch_device
@@ -158,9 +158,7 @@ def evaluate_policy(
         answers = sample_answers(model, tokenizer, asked, settings)
         pairs = [(prompt, answer.text) for prompt, answer in zip(asked, answers, strict=True)]
         rows = [(prompt, answer.token_ids) for prompt, answer in zip(asked, answers, strict=True)]
-        scored = [
-            (p, ids if a.ended else (*ids, tokenizer.eos_token_id)) for (p, ids), a in zip(rows, answers, strict=True)
-        ]
+        scored = [(prompt, _scored_ids(tokenizer, answer)) for prompt, answer in zip(asked, answers, strict=True)]
         sides[name] = _Side(answers, pairs, rows, scorer.score_ids(scored), judge(pairs))
         likelihoods = sequence_likelihoods(model, tokenizer, held_out_rows, limits)
         estimates[f"{name}_perplexity"] = perplexity(likelihoods, held_out_clusters, seed=seed)
@@ -194,6 +192,13 @@ def evaluate_policy(
         {"sft": other.proxy_N.tolist(), "policy": own.proxy_N.tolist()},
         {"sft": other.judged_N.tolist(), "policy": own.judged_N.tolist()},
     )
+
+
+def _scored_ids(tokenizer: PreTrainedTokenizerFast, answer: Answer) -> Sequence[int]:
+    """Return what the reward model reads: the sampled ids and an EOS, or those of the text, as in PPO."""
+    if not inner_control_ids(tokenizer).isdisjoint(answer.token_ids):
+        return encode_answer(tokenizer, answer.text)
+    return answer.token_ids if answer.ended else (*answer.token_ids, tokenizer.eos_token_id)
 
 
 def _samples(

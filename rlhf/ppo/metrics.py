@@ -32,6 +32,7 @@ def rollout_metrics(rollout: Rollout, targets: Targets, *, kl_coef: float) -> di
         "val/num_eos_tokens": float(rollout.ended_B.sum()),
         "response/mean_tokens": float(mask_BR.sum(dim=1).float().mean()),
         "response/ended_fraction": float(rollout.ended_B.float().mean()),
+        "response/control_fraction": float(rollout.control_B.float().mean()),
     }
 
 

@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast
 from reward.model import RewardModel
 from rlhf.config import Ensemble, PPOConfig
 from sft.config import Dtype
-from sft.core.generation import Prompts, Responses, with_eos
+from sft.core.generation import Prompts, Responses, pad_right, with_eos
 from sft.core.measures import repetition
-from sft.core.text import Conversation
+from sft.core.text import Conversation, encode_answer
 
 
 class Sampled(NamedTuple):
@@ -32,6 +32,8 @@ class Sampled(NamedTuple):
     """Of the policy's tokenizer."""
     responses: Responses
     """As sampled: with the EOS where the answer ended by itself."""
+    control_B: torch.Tensor
+    """True where a control token other than the EOS was sampled: the text may leave it out."""
 
 
 class Scored(NamedTuple):
@@ -201,7 +203,9 @@ class Rewards:
 
     def _model_scores(self, member: Member, sampled: Sampled, micro_batch_rows: int) -> torch.Tensor:
         """Read rows of like length together, each batch cut to its own longest; undo the order."""
-        prompts, responses = sampled.prompts, with_eos(sampled.responses, self.eos_id, self.pad_id)
+        prompts, responses = sampled.prompts, sampled.responses
+        if member.reads_ids:
+            responses = self._as_read(member.model.tokenizer, sampled)
         length_B = prompts.mask_BP.sum(dim=1) + responses.mask_BR.sum(dim=1)
         scores_B = torch.empty(len(length_B), dtype=torch.float32, device=length_B.device)
         for rows in length_B.argsort(stable=True).split(micro_batch_rows):
@@ -212,6 +216,18 @@ class Rewards:
                 scores = member.model.score_texts(pairs, batch_size=micro_batch_rows)
                 scores_B[rows] = torch.from_numpy(scores).to(scores_B)
         return scores_B
+
+    def _as_read(self, tokenizer: PreTrainedTokenizerFast, sampled: Sampled) -> Responses:
+        """Return the answers' ids, each with an EOS; of one with control tokens inside the ids of its text.
+
+        Such an answer is judged by what a person would read: to a model that reads ids the tokens may open a turn.
+        """
+        responses = with_eos(sampled.responses, self.eos_id, self.pad_id)
+        if not sampled.control_B.any():
+            return responses
+        rows = zip(responses.ids_BR, responses.mask_BR, sampled.control_B.tolist(), sampled.texts, strict=True)
+        ids = [encode_answer(tokenizer, text) if control else ids[mask].tolist() for ids, mask, control, text in rows]
+        return pad_right(ids, self.pad_id, responses.ids_BR.device)
 
 
 def _cut_to_longest(prompts: Prompts, responses: Responses, rows: torch.Tensor) -> tuple[Prompts, Responses]:

@@ -14,7 +14,7 @@ from rlhf.ppo.phases import Stopwatch
 from rlhf.ppo.rewards import Rewards, Sampled
 from sft.core.generation import Prompts, Responses, draw_uniforms, pad_left, read_answers, sample, token_counts
 from sft.core.packing import fill_batches
-from sft.core.text import Conversation
+from sft.core.text import Conversation, inner_control_ids
 
 
 class Rollout(NamedTuple):
@@ -30,6 +30,8 @@ class Rollout(NamedTuple):
     """As the reward sources gave them, before normalisation, clipping and the missing-EOS penalty."""
     ended_B: torch.Tensor
     """True where the response ends with the EOS. Seen on the response alone: a prompt may hold an EOS of its own."""
+    control_B: torch.Tensor
+    """True where the response holds a control token other than the EOS."""
 
     def rows(self, indices: torch.Tensor) -> "Rollout":
         """Return the given rows."""
@@ -143,10 +145,13 @@ def roll_out(
     with watch("score"), torch.no_grad():
         logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR = evaluate(models, prompts, responses, settings)
         texts = [answer.text for answer in read_answers(models.tokenizer, responses)]
+        control_B = responses.holds(inner_control_ids(models.tokenizer))
         with models.computing():
-            scores_B = rewards.score(Sampled(conversations, texts, prompts, responses)).scores_B
+            scores_B = rewards.score(Sampled(conversations, texts, prompts, responses, control_B)).scores_B
     ended_B = responses.ended(models.tokenizer.eos_token_id)
-    return Rollout(prompts, responses, logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR, scores_B, ended_B)
+    return Rollout(
+        prompts, responses, logprobs_BR, ref_logprobs_BR, values_BR, entropy_BR, scores_B, ended_B, control_B
+    )
 
 
 @torch.no_grad()

@@ -153,7 +153,7 @@ def _duel(pairs: Sequence[tuple[Mapping[str, Floats], Mapping[str, Floats]]]) ->
     shares: list[float] = []
     for own, other in pairs:
         common = [prompt for prompt in own if prompt in other]
-        won = [float(wins(own[prompt][:, None], other[prompt][None, :]).mean()) for prompt in common]
+        won = _shares_won(own, other, common)
         if won:
             hits += won
             clusters += common
@@ -163,3 +163,16 @@ def _duel(pairs: Sequence[tuple[Mapping[str, Floats], Mapping[str, Floats]]]) ->
     over_prompts = clustered_share(hits, clusters)
     low, high = mean_interval(shares)
     return Duel(over_prompts.value, *over_prompts.ci, over_prompts.n, len(shares), as_rate(low), as_rate(high))
+
+
+def _shares_won(own: Mapping[str, Floats], other: Mapping[str, Floats], prompts: Sequence[str]) -> list[float]:
+    """Return the share of meetings that is won at each prompt; prompts with as many answers are counted at once."""
+    by_answers: dict[tuple[int, int], list[str]] = {}
+    for prompt in prompts:
+        by_answers.setdefault((len(own[prompt]), len(other[prompt])), []).append(prompt)
+    found: dict[str, float] = {}
+    for alike in by_answers.values():
+        own_PK, other_PL = (np.stack([side[prompt] for prompt in alike]) for side in (own, other))
+        shares_P = wins(own_PK[:, :, None], other_PL[:, None, :]).mean(axis=(1, 2))
+        found.update(zip(alike, shares_P.tolist(), strict=True))
+    return [found[prompt] for prompt in prompts]

@@ -7,7 +7,7 @@ Letters: B batch, P prompt tokens (padded on the left), R response tokens (padde
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,11 @@ class Responses(NamedTuple):
     def ended(self, eos_id: int) -> torch.Tensor:
         """Return which responses hold the EOS, shape (B,)."""
         return ((self.ids_BR == eos_id) & self.mask_BR).any(dim=1)
+
+    def holds(self, ids: Collection[int]) -> torch.Tensor:
+        """Return which responses hold one of these ids, shape (B,)."""
+        wanted = torch.tensor(sorted(ids), dtype=self.ids_BR.dtype, device=self.ids_BR.device)
+        return (torch.isin(self.ids_BR, wanted) & self.mask_BR).any(dim=1)
 
 
 def token_counts(prompts: Prompts, responses: Responses) -> torch.Tensor:

@@ -112,6 +112,14 @@ def encode_answer(tokenizer: "PreTrainedTokenizerBase", answer: str) -> list[int
     return [*ids, cast(int, tokenizer.eos_token_id)]
 
 
+def inner_control_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """Return the ids of control tokens that may not stand inside an answer: all but the EOS, which ends it.
+
+    A model can sample them all the same; `encode_answer` never gives them, whatever the text.
+    """
+    return _control_of(tokenizer).ids - {cast(int, tokenizer.eos_token_id)}
+
+
 def decode_answer(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]) -> str:
     """Return the answer's text without special tokens and outer spaces."""
     return cast(str, tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()

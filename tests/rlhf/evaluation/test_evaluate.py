@@ -180,7 +180,10 @@ def test_the_table_shows_one_answer_to_each_of_the_first_prompts(itself, request
 
 
 def test_rewards_and_kl_are_those_of_the_sampled_ids(evaluate, moved, sft_folder, reward_model, tokenizer, requests):
-    """Decoding and encoding again gives other ids, in which a policy could hide. Cut-off answers get an EOS."""
+    """Decoding and encoding again gives other ids, in which a policy could hide. Cut-off answers get an EOS.
+
+    Answers with a control token inside are scored as their text, as in PPO; their KL is still that of what was sampled.
+    """
     found = evaluate(moved)
     models = {
         name: load_causal_lm(folder, device=torch.device("cpu"), dtype=Dtype.FLOAT32)
@@ -193,8 +196,12 @@ def test_rewards_and_kl_are_those_of_the_sampled_ids(evaluate, moved, sft_folder
     again = [tuple(encode_answer(tokenizer, answer.text)) for answer in answers]
     assert sum(ids != answer.token_ids for ids, answer in zip(again, answers, strict=True)) > 5
     assert 0 < sum(answer.ended for answer in answers) < len(answers)
+    inner = {*tokenizer.get_added_vocab().values()} - {tokenizer.eos_token_id}
+    assert 0 < sum(not inner.isdisjoint(answer.token_ids) for answer in answers) < len(answers) / 2
     whole = [
-        (prompt, ids if answer.ended else (*ids, tokenizer.eos_token_id))
+        (prompt, (*ids, tokenizer.eos_token_id) if not answer.ended else ids)
+        if inner.isdisjoint(ids)
+        else (prompt, encode_answer(tokenizer, answer.text))
         for (prompt, ids), answer in zip(rows, answers, strict=True)
     ]
     assert found.rewards["policy"] == pytest.approx(reward_model.score_ids(whole).tolist(), abs=1e-4)

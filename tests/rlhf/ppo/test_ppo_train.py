@@ -120,6 +120,7 @@ def rollout_by_hand() -> Rollout:
         entropy_BR=torch.tensor([[1.0, 2.0, 90.0], [3.0, 4.0, 5.0]]),
         scores_B=torch.tensor([2.0, 1.0]),
         ended_B=torch.tensor([True, False]),
+        control_B=torch.tensor([False, True]),
     )
 
 
@@ -165,6 +166,7 @@ def test_numbers_of_a_rollout_by_hand():
     assert found["objective/rlhf_reward"] == pytest.approx((2 + 1 - 3) / 2)
     assert found["response/mean_tokens"] == 2.5
     assert found["response/ended_fraction"] == 0.5
+    assert found["response/control_fraction"] == 0.5
     returns, values = np.array([1.95, 2, -1.95, -1.95, -2]), np.array([0.5, 1, 0, 0, 0])
     assert found["val/explained_variance"] == pytest.approx(1 - (returns - values).var() / returns.var(), rel=1e-5)
 

@@ -18,7 +18,7 @@ from rlhf.ppo.rewards import (
 )
 from sft.config import Dtype, ModelConfig
 from sft.core.generation import Prompts, Responses, pad_left, pad_right
-from sft.core.text import decode_answer, encode_answer, encode_prompt
+from sft.core.text import decode_answer, encode_answer, encode_prompt, inner_control_ids
 from sft.model import build_tiny, load_tokenizer
 
 CPU = torch.device("cpu")
@@ -96,6 +96,7 @@ def sampled(tokenizer, requests) -> Sampled:
         [decode_answer(tokenizer, row) for row in rows],
         pad_left(prompts, tokenizer.pad_token_id, CPU),
         pad_right(rows, tokenizer.pad_token_id, CPU),
+        torch.zeros(len(rows), dtype=torch.bool),
     )
 
 
@@ -193,6 +194,27 @@ def test_scores_do_not_depend_on_the_batch(ensemble, sampled, own_scores, foreig
     assert parts["reward_model/1"].tolist() == pytest.approx(foreign_scores, abs=1e-5)
 
 
+@pytest.mark.parametrize("some", [{1}, {0, 4, 6}, set(range(len(ANSWERS)))])
+def test_an_answer_with_a_control_token_inside_is_read_as_its_text(
+    reward_folder, tokenizer, sampled, own_scores, some: set[int]
+):
+    """A sampled mark of a turn is not in the text, and changes no score; the others are read by their ids."""
+    mark = tokenizer.convert_tokens_to_ids("<|user|>")
+    rows = [ids[mask].tolist() for ids, mask in zip(*sampled.responses, strict=True)]
+    marked = [[mark, *row] if number in some else row for number, row in enumerate(rows)]
+    responses = pad_right(marked, tokenizer.pad_token_id, CPU)
+    control_B = responses.holds(inner_control_ids(tokenizer))
+    assert control_B.tolist() == [number in some for number in range(len(rows))]
+    texts = [text if number in some else "nonsense" for number, text in enumerate(sampled.texts)]
+    rewards = load([reward_folder], tokenizer)
+    for micro_batch_rows in (2, 64):
+        told = sampled._replace(responses=responses, control_B=control_B, texts=texts)
+        scored = rewards.score(told, micro_batch_rows=micro_batch_rows)
+        assert scored.scores_B.tolist() == pytest.approx(own_scores, abs=1e-5)
+    by_ids = rewards.score(sampled._replace(responses=responses)).scores_B.tolist()
+    assert max(abs(a - b) for a, b in zip(by_ids, own_scores, strict=True)) > 0.001, "the mark decides nothing here"
+
+
 @pytest.mark.parametrize("rows", [[3], [6, 0, 5, 1], [2, 2]])
 def test_scores_follow_their_rows(ensemble, sampled, rows: list[int]):
     some = Sampled(
@@ -200,6 +222,7 @@ def test_scores_follow_their_rows(ensemble, sampled, rows: list[int]):
         [sampled.texts[i] for i in rows],
         Prompts(*(x[rows] for x in sampled.prompts)),
         Responses(*(x[rows] for x in sampled.responses)),
+        sampled.control_B[rows],
     )
     assert torch.allclose(ensemble.score(some).scores_B, ensemble.score(sampled).scores_B[rows], atol=1e-5)
 
@@ -313,7 +336,8 @@ def test_the_configured_ensemble_is_used(how: Ensemble, reward_folder, foreign_f
 def plain(texts: list[str], lengths: list[int]) -> Sampled:
     """Return answers of which only text and length matter."""
     responses = pad_right([[5] * length for length in lengths], 0, CPU)
-    return Sampled([], texts, Prompts(responses.ids_BR, responses.mask_BR), responses)
+    prompts = Prompts(responses.ids_BR, responses.mask_BR)
+    return Sampled([], texts, prompts, responses, torch.zeros(len(texts), dtype=torch.bool))
 
 
 def test_functions_are_those_that_the_configuration_knows():

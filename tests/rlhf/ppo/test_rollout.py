@@ -10,7 +10,7 @@ from rlhf.ppo.rewards import Rewards
 from rlhf.ppo.rollout import Rollout, RolloutSettings, prompt_indices, roll_out
 from sft.config import Dtype
 from sft.core.likelihood import token_statistics
-from sft.core.text import encode_prompt
+from sft.core.text import decode_answer, encode_answer, encode_prompt
 
 SETTINGS = RolloutSettings(
     response_length=10, temperature=0.8, micro_batch_tokens=100, generation_batch_size=None, seed=0
@@ -119,11 +119,21 @@ def test_all_is_computed_from_the_responses_that_were_sampled(models, rollout):
 
 
 def test_a_cut_off_response_is_scored_as_if_it_had_ended(rewards, rollout, prompt_ids, tokenizer):
-    """The reward model never read a text without its EOS, so its score of one would mean nothing."""
+    """The reward model never read a text without its EOS, so its score of one would mean nothing.
+
+    What was sampled is read but where it holds marks of turns, such as "<|user|>"; there its text is.
+    """
     rows = []
     for i, prompt in enumerate(prompt_ids):
         response = rollout.responses.ids_BR[i, rollout.responses.mask_BR[i]].tolist()
-        rows.append(prompt + response + ([] if rollout.ended_B[i] else [tokenizer.eos_token_id]))
+        if rollout.control_B[i]:
+            rows.append(prompt + encode_answer(tokenizer, decode_answer(tokenizer, response)))
+        else:
+            rows.append(prompt + response + ([] if rollout.ended_B[i] else [tokenizer.eos_token_id]))
+    marks = {*tokenizer.get_added_vocab().values()} - {tokenizer.eos_token_id}
+    counted = zip(*rollout.responses, strict=True)
+    assert rollout.control_B.tolist() == [not marks.isdisjoint(ids[mask].tolist()) for ids, mask in counted]
+    assert 0 < int(rollout.control_B.sum()) < len(rows)
     assert 0 < int(rollout.ended_B.sum()) < len(rows)
     with torch.no_grad():
         raw = [float(rewards.main.model(input_ids=torch.tensor([row])).logits) for row in rows]

@@ -111,6 +111,14 @@ def test_padding_by_hand():
     assert responses.mask_BR.tolist() == [[True, False, False], [True, True, True]]
 
 
+def test_which_responses_hold_an_id():
+    """Padding is no token of a response."""
+    responses = pad_right([[5], [6, 0, 8], [7, 7]], 0, CPU)
+    assert responses.holds({0}).tolist() == [False, True, False]
+    assert responses.holds({7, 8, 9}).tolist() == [False, True, True]
+    assert responses.holds(()).tolist() == [False, False, False]
+
+
 def test_positions_start_at_the_first_token_that_counts():
     mask = torch.tensor([[False, False, True, True], [True, True, True, False]])
     assert position_ids(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]

@@ -6,6 +6,7 @@ from sft.core.text import (
     decode_answer,
     encode_answer,
     encode_prompt,
+    inner_control_ids,
     prompt_key,
     render_prompt,
     user,
@@ -51,6 +52,12 @@ def test_answer_ids_end_with_one_eos_and_read_back(tokenizer):
     assert ids.count(tokenizer.eos_token_id) == 1
     assert decode_answer(tokenizer, ids) == text
     assert encode_answer(tokenizer, "") == [tokenizer.eos_token_id]
+
+
+def test_control_tokens_inside_an_answer_are_all_but_its_eos(tokenizer):
+    marks = {"<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"}
+    assert {*tokenizer.convert_ids_to_tokens(sorted(inner_control_ids(tokenizer)))} == marks
+    assert tokenizer.eos_token_id not in inner_control_ids(tokenizer)
 
 
 def test_reading_drops_special_tokens_and_outer_spaces(tokenizer):
