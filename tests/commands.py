@@ -1,7 +1,9 @@
 """The command `rlhf` in a process forked from the test: libraries are imported once, not once a command."""
 
+import faulthandler
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -37,6 +39,7 @@ class Command:
             for descriptor, path in ((1, self._stdout), (2, self._stderr)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1) for descriptor in (1, 2))
+            faulthandler.enable()
             sys.argv = ["rlhf", *words]
             first()
             from rlhf.cli import main
@@ -56,11 +59,12 @@ class Command:
         os.kill(self._process.pid, number)
 
     def wait(self, *, seconds: float = 300) -> Done:
-        """Wait for the end; what still runs after the time is killed."""
+        """Wait for the end; what still runs after the time writes to stderr where it is, and is killed."""
         self._process.join(seconds)
-        if not self.ended():
-            self._process.kill()
-            self._process.join()
+        for number in (signal.SIGABRT, signal.SIGKILL):
+            if not self.ended():
+                self.signal(number)
+                self._process.join(5)
         return Done(self._process.exitcode, self._stdout.read_text(), self._stderr.read_text())
 
 

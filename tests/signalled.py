@@ -75,7 +75,7 @@ def wrong(folder: Path, code: int | None, stderr: str) -> list[str]:
     state = json.loads(path.read_text())["state"] if path.is_file() else "not begun"
     found = []
     if code not in (0, 75):
-        found.append(f"exit code {code}: {stderr[-2000:]}")
+        found.append(f"exit code {code}: {stderr[-20000:]}")
     if code == 0 and (state != "finished" or not (folder / "run" / "results.json").is_file()):
         found.append(f"exit code 0, but the run is {state}")
     if code == 75 and "the same command" not in stderr:

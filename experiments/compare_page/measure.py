@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="compare-") as name:
         folder = Path(name)
         took: dict[str, list[tuple[float, float]]] = {shape: [] for shape in SHAPES}
-        for shape, seeds in SHAPES.items():
+        for seeds in SHAPES.values():
             copy_runs(given.run, folder / str(seeds), runs=given.runs, seeds=seeds)
         for _ in range(given.repeats + 1):  # the first one warms the disk's cache
             for shape, seeds in SHAPES.items():

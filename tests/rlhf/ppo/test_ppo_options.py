@@ -188,15 +188,21 @@ def test_the_length_penalty_shortens_answers(train: Train):
     assert np.mean(lengths[-3:]) < 0.6 * np.mean(lengths[:3])
 
 
-def scores_by_hand(folder: Path, rollout: Rollout, eos_id: int) -> list[float]:
-    """Score one answer at a time, without padding, with transformers alone; all answers end with the EOS."""
+def scores_by_hand(folder: Path, rollout: Rollout, tokenizer) -> list[float]:
+    """Score one answer at a time, without padding, with transformers alone.
+
+    All answers end with the EOS; of those with other control tokens the text is read.
+    """
+    eos_id, marks = tokenizer.eos_token_id, {*tokenizer.all_special_ids} - {tokenizer.eos_token_id}
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).eval()
     calibration = Calibration.load(folder)
     found = []
     for row in range(len(rollout.scores_B)):
         prompt = rollout.prompts.ids_BP[row][rollout.prompts.mask_BP[row]].tolist()
         answer = rollout.responses.ids_BR[row][rollout.responses.mask_BR[row]].tolist()
-        ids = prompt + answer + [eos_id] * (answer[-1] != eos_id)
+        if not marks.isdisjoint(answer):
+            answer = tokenizer(tokenizer.decode(answer, skip_special_tokens=True).strip())["input_ids"]
+        ids = prompt + answer + [eos_id] * (not answer or answer[-1] != eos_id)
         with torch.no_grad():
             raw = float(model(input_ids=torch.tensor([ids])).logits)
         found.append((raw - calibration.offset) / calibration.temperature)
@@ -208,7 +214,7 @@ def test_the_worst_of_two_reward_models_scores(
 ):
     ran = train(rewards=[reward_folder, rival], ensemble=Ensemble.WORST)
     rollout = seen[0][0]
-    by_model = np.array([scores_by_hand(folder, rollout, tokenizer.eos_token_id) for folder in (reward_folder, rival)])
+    by_model = np.array([scores_by_hand(folder, rollout, tokenizer) for folder in (reward_folder, rival)])
     assert len(set(by_model.argmin(axis=0))) == 2
     assert rollout.scores_B.numpy() == pytest.approx(by_model.min(axis=0), abs=1e-4)
     assert ran.column("objective/scores")[0] == pytest.approx(by_model.min(axis=0).mean(), abs=1e-4)
