@@ -81,7 +81,7 @@ def wrong(folder: Path, code: int | None, stderr: str) -> list[str]:
     if code == 75 and "the same command" not in stderr:
         found.append(f"no line that says what to do: {stderr[-2000:]}")
     if state not in ("interrupted", "finished", "not begun"):
-        found.append(f"run.json says {state}")
+        found.append(f"run.json says {state}: {json.loads(path.read_text())['error']}")
     if "Traceback" in stderr:
         found.append(f"a traceback: {stderr[-4000:]}")
     database = folder / "registry" / "registry.db"

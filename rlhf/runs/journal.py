@@ -15,6 +15,7 @@ from rlhf.runs.record import RUN_FILE, Asked, RunRecord, StageRecord, State, par
 from rlhf.runs.revision import revision
 from sft.core.durable import json_digest, make_folder, write_json
 from sft.core.errors import DataError, Interrupted, StorageError
+from sft.core.interruption import stopped_by
 from sft.core.ledger import LEDGER, read_ledger
 from sft.core.redaction import redact, redact_text
 from sft.core.values import Json
@@ -114,8 +115,14 @@ def journal(
 
 
 def _is_stop(error: BaseException) -> bool:
-    """Tell whether somebody stopped the run; submitit ends a job that it will run again with exit code -1."""
-    return isinstance(error, KeyboardInterrupt | Interrupted) or (isinstance(error, SystemExit) and error.code == -1)
+    """Tell whether somebody stopped the run, also where a library made another error of the signal.
+
+    A full disk counts as itself. submitit ends a job that it will run again with exit code -1.
+    """
+    if isinstance(error, SystemExit):
+        return error.code == -1
+    by_signal = stopped_by() is not None and not isinstance(error, StorageError)
+    return by_signal or isinstance(error, KeyboardInterrupt | Interrupted)
 
 
 def _end_quietly(kept: Journal, state: State, error: BaseException) -> None:

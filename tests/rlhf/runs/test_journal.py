@@ -11,8 +11,9 @@ from made_runs import change, make_run, read, stage
 from rlhf.runs.journal import journal
 from rlhf.runs.process import this_process
 from rlhf.runs.record import RUN_FILE, Asked, State, parse_record
+from sft.core import interruption
 from sft.core.durable import json_digest
-from sft.core.errors import DataError, Interrupted, UsageError
+from sft.core.errors import DataError, Interrupted, StorageError, UsageError
 from sft.core.ledger import Ledger
 
 ABOUT = {"experiment": "e", "run_id": "e-1", "seed": 3, "registry": "registry"}
@@ -63,6 +64,18 @@ def test_an_error_ends_the_run_with_its_line(tmp_path: Path, error: BaseExceptio
     with pytest.raises(type(error)), journal(tmp_path, config=CONFIG, asked=Asked(), **ABOUT):
         raise error
     assert (written(tmp_path)["state"], written(tmp_path)["error"]) == (state, said)
+
+
+def test_a_signal_that_a_library_made_another_error_of_is_an_interruption(tmp_path: Path, monkeypatch):
+    """The exit code is 75 then, and what the folder says must agree."""
+    monkeypatch.setattr(interruption, "_stopped_by", ["SIGINT"])
+    with pytest.raises(RuntimeError), journal(tmp_path, config=CONFIG, asked=Asked(), **ABOUT):
+        raise RuntimeError("could not compile") from KeyboardInterrupt()
+    assert written(tmp_path)["state"] == "interrupted"
+    assert written(tmp_path)["error"] == "RuntimeError: could not compile"
+    with pytest.raises(StorageError), journal(tmp_path, config=CONFIG, asked=Asked(), **ABOUT):
+        raise StorageError("the disk is full")
+    assert written(tmp_path)["state"] == "failed"
 
 
 def test_a_waiting_run_stays_waiting(tmp_path: Path):
