@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import TracebackType
 
 from rlhf.registry.database import Database
-from rlhf.registry.lease_rows import Lease
+from rlhf.registry.lease_rows import Lease, this_process
 from sft.core.errors import Interrupted, StorageError
 
 BEAT_S = 2.0
@@ -43,17 +44,33 @@ class Watch:
 
 
 class Held:
-    """A lease of this process, kept alive by a thread until `stop`."""
+    """A lease of this process: kept alive by a thread inside a `with` block, ended behind it."""
 
     def __init__(self, database: Database, lease: Lease, on_loss: Callable[[], None]) -> None:
-        """Start to beat; `on_loss` is called again and again once another process has taken the lease."""
+        """Take a lease; `on_loss` is called again and again once another process has taken it."""
         self.lease = lease
         self.is_lost = False
         self._database = database
         self._on_loss = on_loss
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{lease.token}", daemon=True)
+
+    def __enter__(self) -> "Held":
+        """Start to beat."""
         self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, and end the lease."""
+        try:
+            self.stop()
+        except KeyboardInterrupt:
+            if not self.is_lost:  # else it is the last one that the thread sent
+                raise
+        if not self.is_lost:
+            _end_own(self._database, self.lease.fingerprint)
 
     def beat(self) -> bool:
         """Show a sign of life now; False: the lease is lost."""
@@ -62,9 +79,10 @@ class Held:
         return not self.is_lost
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, wherever `start` or an earlier `stop` was broken off."""
         self._stopped.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _keep(self) -> None:
         while not self._stopped.wait(BEAT_S):
@@ -76,21 +94,42 @@ class Held:
             self._stopped.wait(_INSIST_S)
 
 
-def acquire(database: Database, fingerprint: str, announce: Callable[[str], None]) -> Lease:
-    """Return a lease; wait while another process holds it, and say so once."""
+@contextmanager
+def holding(
+    database: Database, fingerprint: str, announce: Callable[[str], None], on_loss: Callable[[], None]
+) -> Iterator[Held]:
+    """Hold the lease of a fingerprint inside the block; wait first while another process holds it, and say so once.
+
+    A signal may come between any two steps of this, but only the first one raises: what it left is looked up and ended.
+
+    Args:
+        database: of the registry.
+        fingerprint: what the lease is for.
+        announce: is told what is waited for or taken over.
+        on_loss: called again and again once another process has taken the lease.
+    """
+    held = None
+    try:
+        held = Held(database, _acquire(database, fingerprint, announce), on_loss)
+        with held:
+            yield held
+    except KeyboardInterrupt:
+        if held is not None:
+            held.stop()
+        _end_own(database, fingerprint)
+        raise
+
+
+def _acquire(database: Database, fingerprint: str, announce: Callable[[str], None]) -> Lease:
     watch = Watch()
     announced = False
     wait_s = _SHORTEST_WAIT_S
     while True:
         taken = None
-        try:
-            with database.write() as catalogue:
-                found = catalogue.leases.of(fingerprint)
-                if found is None or watch.gives_up(found, time.monotonic()):
-                    taken = catalogue.leases.take(fingerprint)
-        except KeyboardInterrupt:  # of a signal that came within, raised after the commit
-            _end(database, taken)
-            raise
+        with database.write() as catalogue:
+            found = catalogue.leases.of(fingerprint)
+            if found is None or watch.gives_up(found, time.monotonic()):
+                taken = catalogue.leases.take(fingerprint)
         if found is None:
             assert taken is not None
             return taken
@@ -105,25 +144,12 @@ def acquire(database: Database, fingerprint: str, announce: Callable[[str], None
         wait_s = min(2 * wait_s, STALE_S / _LOOKS)
 
 
-@contextmanager
-def holding(database: Database, lease: Lease, on_loss: Callable[[], None]) -> Iterator[Held]:
-    """Keep a lease alive inside the block, and end it after the block."""
-    held = Held(database, lease, on_loss)
-    try:
-        yield held
-    finally:
-        try:
-            held.stop()
-        except KeyboardInterrupt:
-            if not held.is_lost:  # else it is the last one that the thread sent
-                raise
-        _end(database, None if held.is_lost else lease)
-
-
-def _end(database: Database, lease: Lease | None) -> None:
-    if lease is not None:
-        with suppress(StorageError), database.write() as catalogue:  # else it ends as of a process that died
-            catalogue.leases.end(lease.token)
+def _end_own(database: Database, fingerprint: str) -> None:
+    """End the lease of a fingerprint if it is this process's; where the disk refuses, it ends as of one that died."""
+    with suppress(StorageError), database.write() as catalogue:
+        left = catalogue.leases.of(fingerprint)
+        if left is not None and left.owner == this_process():
+            catalogue.leases.end(left.token)
 
 
 def given_up(database: Database) -> set[Lease]:

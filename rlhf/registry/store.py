@@ -290,10 +290,9 @@ class Registry:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Say that a run is at work, so that `rlhf models gc` removes no version that it is about to use."""
-        from rlhf.registry.leases import acquire, holding
+        from rlhf.registry.leases import holding
 
-        lease = acquire(self._database, f"run-{secrets.token_hex(8)}", self._announce)
-        with holding(self._database, lease, lambda: None):
+        with holding(self._database, f"run-{secrets.token_hex(8)}", self._announce, lambda: None):
             yield
 
     @contextmanager

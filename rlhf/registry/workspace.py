@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlhf.registry.artifact import CHECKPOINTS, WORK
 from rlhf.registry.database import Database
-from rlhf.registry.leases import Held, acquire, holding, interrupter, lost
+from rlhf.registry.leases import Held, holding, interrupter, lost
 from rlhf.registry.sweep import remove_path
 from sft.core.durable import storage_errors
 from sft.core.errors import Pruned, StorageError
@@ -26,8 +26,7 @@ def open_workspace(
     Raises:
         Interrupted: another process has taken the lease, in place of whatever the block raised.
     """
-    lease = acquire(database, fingerprint, announce)
-    with holding(database, lease, interrupter()) as held:
+    with holding(database, fingerprint, announce, interrupter()) as held:
         folder = root / WORK / fingerprint
         try:
             with storage_errors(folder, "use"):
@@ -36,7 +35,7 @@ def open_workspace(
             yield folder, held
         except BaseException as error:
             if _is_lost(held):
-                raise lost(lease) from error
+                raise lost(held.lease) from error
             if isinstance(error, Pruned):
                 remove_path(folder)
             elif folder.is_dir():  # registration may have moved it away

@@ -3,14 +3,17 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from registries import Open, add, assert_whole, leftovers, start, wait_for, wait_until
 
-from rlhf.registry import Registry, lease_rows, leases
+from rlhf.registry import Registry, lease_rows, leases, workspace
 from rlhf.registry.lease_rows import Lease, LeaseRows, Owner, this_process
 from rlhf.registry.leases import Watch, given_up
 from sft.core import durable
@@ -334,6 +337,48 @@ def test_a_signal_while_a_lease_is_taken_leaves_none(open_registry):
     assert process.exitcode == 75
     with registry._database.read() as catalogue:
         assert catalogue.leases.all() == []
+
+
+def test_a_signal_before_any_line_leaves_no_lease_and_no_thread(tmp_path):
+    """Before the first line of what holds a lease, the second, and so on, until none of them is left."""
+    registry = Registry(tmp_path)
+    exit_codes = []
+    while exit_codes[-1:] != [0]:
+        process = start(hold_with_a_signal, tmp_path, len(exit_codes))
+        process.join(60)
+        exit_codes.append(process.exitcode)
+        with registry._database.read() as catalogue:
+            assert catalogue.leases.all() == [], f"the signal came before line {len(exit_codes)}"
+    assert {*exit_codes[:-1]} == {75}
+    assert len(exit_codes) > 30
+
+
+def hold_with_a_signal(root: Path, at: int) -> None:
+    """Hold a lease, with SIGTERM before the `at`-th line that runs; leave with 75 if it raised and all is tidy."""
+    left, traced = at, {leases.__file__, workspace.__file__}
+    registry = Registry(root)
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:
+        nonlocal left
+        if frame.f_code.co_filename not in traced:
+            return None
+        if event == "line":
+            left -= 1
+            if left == -1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return trace
+
+    stop_at_signals()
+    try:
+        sys.settrace(trace)
+        with registry.workspace("stage"):
+            pass
+    except KeyboardInterrupt:
+        sys.settrace(None)
+        tidy = all(not thread.name.startswith("lease-") for thread in threading.enumerate())
+        os._exit(75 if tidy else 1)
+    sys.settrace(None)
+    os._exit(0 if left >= 0 else 2)
 
 
 def test_a_folder_in_the_work_folder_that_is_not_held_cannot_be_registered(tmp_path):
