@@ -212,7 +212,7 @@ def _bias(facts: Facts) -> Iterator[str]:
         (
             safe(row.get("name")),
             safe(row.get("group")),
-            f"n={row.get('n')}",
+            f"n={safe(row.get('n'))}",
             "",
             f"not measured: {safe(row.get('reason'))}",
         )

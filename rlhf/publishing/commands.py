@@ -61,10 +61,17 @@ def import_command(
     url: UrlOption = None,
 ) -> None:
     """Check everything in a model's folder, then register it; the same files are the same version."""
-    from rlhf.publishing.importing import import_model
+    from rlhf.publishing.importing import FolderError, import_model
     from rlhf.registry import Registry
 
-    made = import_model(Registry(registry, url=url), folder, name=name, kind=kind)
+    try:
+        made = import_model(Registry(registry, url=url), folder, name=name, kind=kind)
+    except FolderError as error:
+        if not as_json:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        print_json(error.as_dict())
+        raise typer.Exit(error.exit_code) from None
     if as_json:
         print_json(made.as_dict())
         return

@@ -1,15 +1,15 @@
 """What the registry knows of a model: its data, its training, and the reports about this very version."""
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from rlhf.labelling.datasets import ERASURE
+from rlhf.model_folders import read_json
 from rlhf.publishing.label_sources import LabelSource, label_sources
 from rlhf.registry import Artifact, Lineage, Registry
 from rlhf.run import read_stage
 from sft.core.errors import DataError
-from sft.core.values import Json, mapping
+from sft.core.values import Json, mapping, text
 
 MODELS = ("policy", "critic", "reward", "judge", "sft", "base")
 SCORERS = ("reward", "judge", "critic")
@@ -80,7 +80,7 @@ class Facts(NamedTuple):
 
 
 def gather(registry: Registry, artifact: Artifact) -> Facts:
-    """Return what is known of a version. Raises DataError where a report cannot be read."""
+    """Return what is known of a version. Raises DataError where a record behind it cannot be read."""
     lineage = registry.lineage(artifact.ref)
     refs = dict.fromkeys([artifact.ref, *(edge.parent_ref for edge in lineage.ancestors)])
     behind = [registry.get(ref, removed=True) for ref in refs]
@@ -147,6 +147,8 @@ def _base(behind: Sequence[Artifact]) -> Base | None:
     for artifact in behind:
         path = artifact.path / "source.json"
         if artifact.kind == "base" and path.is_file():
-            said = mapping(json.loads(path.read_text(encoding="utf-8")))
-            return Base(str(said["path"]) if said.get("hub") is True else None, str(said.get("sha256")))
+            said = read_json(path)
+            if said is None or not isinstance(said.get("path"), str):
+                raise DataError(f"{path} cannot be read; see `rlhf models verify {artifact.ref}`")
+            return Base(text(said["path"]) if said.get("hub") is True else None, text(said.get("sha256")))
     return None

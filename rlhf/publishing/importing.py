@@ -4,18 +4,38 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlhf.model_folders import read_json
-from rlhf.publishing.checks import architecture, import_problems, left_out
+from rlhf.publishing.checks import Problem, architecture, import_problems, left_out
 from rlhf.publishing.export import LINEAGE, content_of
 from rlhf.publishing.facts import SCORERS
 from rlhf.registry import STAGE_FILE, Artifact, Registry
 from rlhf.registry.artifact import check_name
 from rlhf.run import copy_model
-from sft.core.durable import json_digest, write_json
+from sft.core.durable import MANIFEST, json_digest, write_json
 from sft.core.errors import DataError, UsageError
 from sft.core.values import mapping, text
+from sft.core.visible import visible
 
 KINDS = ("sft", "policy", "reward", "judge")
 """What may be imported."""
+
+
+class FolderError(DataError):
+    """A folder that is not imported, with every problem of it."""
+
+    def __init__(self, folder: Path, problems: list[Problem]) -> None:
+        self.folder, self.problems = folder, problems
+        super().__init__(folder, problems)  # args stay picklable
+
+    def __str__(self) -> str:
+        """Return a heading and one line per problem."""
+        count = len(self.problems)
+        heading = f"{self.folder} is not imported: {count} problem{'s' * (count != 1)}"
+        return "\n".join([heading, *(f"  {problem}" for problem in self.problems)])
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        shown = [{name: visible(part) for name, part in problem._asdict().items()} for problem in self.problems]
+        return {"error": str(self), "exit_code": self.exit_code, "problems": shown}
 
 
 class Imported(NamedTuple):
@@ -52,7 +72,8 @@ def import_model(registry: Registry, folder: Path, *, name: str, kind: str | Non
 
     Raises:
         UsageError: the folder is not there, the name is not allowed, or the kind is not known.
-        DataError: with everything that keeps the folder from being imported; nothing was written.
+        FolderError: everything that keeps the folder from being imported; nothing was written.
+        DataError: the folder changed while it was read.
         StorageError: the disk or the database refuses; the same command carries on.
     """
     check_name(name)
@@ -71,11 +92,10 @@ def import_model(registry: Registry, folder: Path, *, name: str, kind: str | Non
 
 
 def check_folder(folder: Path, kind: str) -> None:
-    """Raise DataError that names everything which keeps a folder from being imported."""
+    """Raise FolderError that names everything which keeps a folder from being imported."""
     problems = import_problems(folder, kind)
     if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise DataError(f"{folder} is not imported: {len(problems)} problem{'s' * (len(problems) != 1)}\n{lines}")
+        raise FolderError(folder, problems)
 
 
 def _checked(kind: str) -> str:
@@ -98,7 +118,8 @@ def _register(
     registry: Registry, folder: Path, workspace: Path, name: str, kind: str, fingerprint: str, files: dict[str, str]
 ) -> Artifact:
     copy_model(folder, workspace)
-    if content_of(workspace) != files:
+    (workspace / MANIFEST).unlink(missing_ok=True)  # theirs also names files that are not taken over
+    if content_of(workspace) != files or import_problems(workspace, kind):
         raise DataError(f"{folder} changed while it was read; import it again once nobody writes there")
     write_json(workspace / STAGE_FILE, {"metrics": {}})
     about = {"content_sha256": json_digest(files), "said": _said(folder)}

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from rlhf.runs.folder import RunFolder
 from rlhf.runs.lock import only_writer
 from rlhf.runs.record import State
-from sft.core.errors import UsageError
+from sft.core.errors import DataError, UsageError
 from sft.core.ledger import LEDGER, LedgerEntry, read_ledger
 from sft.core.redaction import redact_text
 from sft.core.tracking import mirror_settings
@@ -130,12 +130,20 @@ def sync(run: RunFolder, *, rehearse: bool = False, timeout_s: float = TIMEOUT_S
         timeout_s: for one call of `wandb sync`.
         send: does the sending; `wandb sync` in a process of its own when None.
 
+    A damaged wandb.json or file of W&B's is told as what failed, so that other runs are sent all the same.
+
     Raises:
-        DataError: wandb.json or one of W&B's files is damaged.
         UsageError: there is no key for W&B.
     """
     if run.record.state is State.RUNNING:
         return Synced(run.path, run.record.run_id, skipped="it is running; it sends by itself, or is sent afterwards")
+    try:
+        return _planned(run, rehearse, timeout_s, send or wandb_sync)
+    except DataError as error:
+        return Synced(run.path, run.record.run_id, failed=(str(error),))
+
+
+def _planned(run: RunFolder, rehearse: bool, timeout_s: float, send: Send) -> Synced:
     found = plan(run.path)
     if rehearse or not (found.waiting or found.lost):
         names = tuple(file.folder.name for file in found.waiting)
@@ -147,7 +155,7 @@ def sync(run: RunFolder, *, rehearse: bool = False, timeout_s: float = TIMEOUT_S
             lock.enter_context(only_writer(run.path))
         except UsageError as error:
             return Synced(run.path, run.record.run_id, skipped=str(error))
-        return _synced(run, timeout_s, send or wandb_sync)
+        return _synced(run, timeout_s, send)
 
 
 def _synced(run: RunFolder, timeout_s: float, send: Send) -> Synced:
@@ -207,9 +215,11 @@ def wandb_sync(folder: Path, mirrored: Sequence[Path], timeout_s: float) -> str:
     )
     try:
         said, _ = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # Ctrl-C too: what the next call sends must not be on its way
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return f"no answer of W&B in {timeout_s:.0f} s; look at the network and run this command again"
     lines = redact_text(said).strip().splitlines() or [f"exit code {child.returncode}"]
     return next((line for line in lines if "ERROR" in line or "panic:" in line), lines[-1])[:300]

@@ -5,6 +5,9 @@ from enum import StrEnum
 
 from sft.core.config import Section, at_least, no_password
 from sft.core.errors import ConfigProblem
+from sft.core.urls import without_password
+
+_DATABASES = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
 
 
 class Objective(StrEnum):
@@ -117,4 +120,11 @@ class SearchConfig(Section):
             looked_at = ", ".join(objective for objective in PRUNED_BY)
             rule = f"can prune by one objective that is looked at on the way: {looked_at}"
             found.append(ConfigProblem("pruner", self.pruner, rule, "use search.pruner=none"))
+        if self.study is not None and (self.study in ("", ".", "..") or "/" in self.study):
+            rule = "is no name of a folder"
+            found.append(ConfigProblem("study", self.study, rule, "use e.g. search.study=kl-and-epochs"))
+        if self.storage is not None and not self.storage.startswith(_DATABASES):
+            rule = "is not the URL of a SQLite or PostgreSQL database"
+            remedy = "use sqlite:///FILE or postgresql://USER@HOST/NAME"
+            found.append(ConfigProblem("storage", without_password(self.storage), rule, remedy))
         return found + no_password(storage=self.storage)

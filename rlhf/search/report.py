@@ -1,5 +1,6 @@
 """What a search has found: study.json, study.html, and a table for the terminal."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from sft.core.durable import write_json, write_text
 from sft.core.values import Json, Quantity, mapping, plain, quantity, shown_interval
 
 STUDY_JSON, STUDY_PAGE = "study.json", "study.html"
-_OWN_WORDS = ("search.", "hydra.", "registry.", "wandb.", "runtime.")
+_OWN_WORDS = ("search.", "wandb.")
 
 
 class Report(NamedTuple):
@@ -41,7 +42,7 @@ class Report(NamedTuple):
     def command(self, trial: Tried) -> str:
         """Return the command that runs settings once more as an experiment of their own, measured on test data."""
         words = [word for word in self.fixed if not word.lstrip("+").startswith(_OWN_WORDS)]
-        return " ".join(["rlhf run", *words, *(f"{key}={value}" for key, value in trial.settings.items())])
+        return shlex.join(["rlhf", "run", *words, *(f"{key}={value}" for key, value in trial.settings.items())])
 
     def as_dict(self) -> dict[str, object]:
         """Return study.json."""

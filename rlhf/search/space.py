@@ -1,7 +1,7 @@
 """What a search varies: Hydra's override grammar as axes, each with the values it may take.
 
-`a=interval(0.01,0.3)` is a real axis, with `tag(log,interval(...))` on a logarithmic scale; an interval between whole
-numbers and `range(start,stop,step)` are numbers in steps; `a=x,y` and `choice(x,y)` are choices.
+`a=interval(0.01,0.3)` is a real axis, with `tag(log,interval(...))` on a logarithmic scale; `int(interval(1,8))` and
+`range(start,stop,step)` are numbers in steps; `a=x,y` and `choice(x,y)` are choices.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from sft.core.errors import ConfigProblem
 
@@ -51,7 +51,7 @@ class Axis(NamedTuple):
     def place(self, value: object) -> Value | None:
         """Return a configuration's value as one of this axis; None where the axis does not reach it."""
         if self.scale is Scale.CHOICE:
-            spelled = {choice.strip("'\""): choice for choice in self.choices}
+            spelled = {_as_written(choice.strip("'\"")): choice for choice in self.choices}
             return spelled.get(_spelled(value))
         if not isinstance(value, int | float) or isinstance(value, bool) or not self.low <= value <= self.high:
             return None
@@ -68,6 +68,9 @@ def axis_of(override: Override) -> Axis | ConfigProblem:
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
         return _interval(key, value)
+    if isinstance(value, ChoiceSweep | RangeSweep) and (value.tags or value.shuffle):
+        rule = "is shuffled or has a tag, which nothing here follows"
+        return ConfigProblem(key, override.get_value_string(), rule, "list the values alone; tags are for intervals")
     if isinstance(value, RangeSweep):
         return _range(key, value)
     choices = tuple(override.sweep_string_iterator())
@@ -95,8 +98,9 @@ def _interval(key: str, found: IntervalSweep) -> Axis | ConfigProblem:
 
 
 def _range(key: str, found: RangeSweep) -> Axis | ConfigProblem:
-    values = list(found.range())
-    if not values or found.tags:
+    assert found.stop is not None
+    values = [value for value in found.range() if not math.isclose(value, found.stop)]  # 0.1 + 3 * 0.1 is 0.4
+    if not values:
         return ConfigProblem(key, f"range({found.start},{found.stop})", "has no values", "write range(start,stop,step)")
     ends = (min(values), max(values))
     if all(isinstance(number, int) for number in (*ends, found.step)):
@@ -114,6 +118,11 @@ def defaults(axes: Sequence[Axis], config: Mapping[str, object]) -> dict[str, Va
     """
     placed = {axis.key: axis.place(config.get(axis.key.lstrip("+"))) for axis in axes}
     return {key: value for key, value in placed.items() if value is not None} if None not in placed.values() else None
+
+
+def _as_written(choice: str) -> str:
+    """Return a choice as YAML writes it: Hydra turns `true,false` into `True,False`."""
+    return choice.lower() if choice in ("True", "False") else choice
 
 
 def _spelled(value: object) -> str:

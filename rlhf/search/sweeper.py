@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
@@ -76,7 +76,7 @@ class OptunaSweeper(Sweeper):
         fixed, axes = self._sorted(arguments)
         config, experiment = self._config([*fixed, *(axis.ends[0] for axis in axes)])
         searched = _searched(config, experiment, axes)
-        name = config.search.study or f"{experiment}-{json_digest(searched)[:8]}"
+        name = config.search.study or f"{experiment.replace('/', '-')}-{json_digest(searched)[:8]}"
         folder = self._folder(name)
         storage = config.search.storage or f"sqlite:///{(folder / STUDY_FILE).absolute()}"
         study = Study.open(name, storage, config.search, axes, searched=searched, seed=config.seed)
@@ -84,10 +84,15 @@ class OptunaSweeper(Sweeper):
             study.enqueue(settings)
         own = ("search.study=", "search.storage=")
         words = [word for word in fixed if not word.startswith(own)]
-        words += [f"search.study={name}", f"search.storage='{storage}'", f"hydra.sweep.dir='{folder}'"]
+        words += [
+            f"search.study={_quoted(name)}",
+            f"search.storage={_quoted(storage)}",
+            f"hydra.sweep.dir={_quoted(str(folder))}",
+        ]
         with study.alive():
             returned = self._run(study, config, words)
-        report = write_report(folder, study.tried(), config.search, name=name, experiment=experiment, fixed=fixed)
+        asked = [*self._options(), *fixed]
+        report = write_report(folder, study.tried(), config.search, name=name, experiment=experiment, fixed=asked)
         show(report, folder)
         if not any(tried.state in ("complete", "pruned") for tried in report.tried):
             first = next((tried.error for tried in report.tried if tried.error), "no trial has ended")
@@ -123,6 +128,15 @@ class OptunaSweeper(Sweeper):
         tree = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(tree, dict)
         return schema.build({str(key): value for key, value in tree.items()}), experiment
+
+    def _options(self) -> list[str]:
+        """Return Hydra's own options that a run of a trial's settings needs as well."""
+        assert self.config is not None
+        sources = self.config.hydra.runtime.config_sources
+        folders = [str(source.path) for source in sources if source.provider == "command-line"]
+        name = str(self.config.hydra.job.config_name)
+        options = [] if name == "config" else ["--config-name", name]
+        return options + [word for folder in folders for word in ("--config-dir", folder)]
 
     def _folder(self, name: str) -> Path:
         """Make the folder of the search: `search/NAME` unless the user gives another."""
@@ -202,6 +216,10 @@ def _tell(study: "Study", suggestion: "Suggestion", result: object, objectives: 
         study.fail(suggestion, f"the run measured no {', '.join(missing)}; see its report")
     else:
         study.tell(suggestion, [value for value in values if value is not None], outcome)
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _words(settings: Mapping[str, str]) -> list[str]:

@@ -84,7 +84,7 @@ def read_ledger(path: Path) -> LedgerRows:
             continue
         try:
             entries.append(_parse_entry(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             broken += 1
     return LedgerRows(entries, broken)
 
@@ -93,9 +93,10 @@ def _parse_entry(line: bytes) -> LedgerEntry:
     row = json.loads(line.decode())
     metrics = {str(name): float(value) for name, value in row["metrics"].items()}
     alert = None if row.get("alert") is None else Alert(**{name: str(row["alert"][name]) for name in Alert._fields})
-    return LedgerEntry(
-        int(row["seq"]), str(row["time"]), str(row["stage"]), int(row["step"]), metrics, row.get("product", ""), alert
-    )
+    product = row.get("product", "")
+    if not isinstance(product, str):
+        raise TypeError("a product is a text")
+    return LedgerEntry(int(row["seq"]), str(row["time"]), str(row["stage"]), int(row["step"]), metrics, product, alert)
 
 
 def _json_number(value: float) -> float | str:

@@ -24,7 +24,7 @@ def boot_id() -> str:
 def stat(pid: int) -> Stat | None:
     """Return what there is to say of a process; None: there is none, or the system does not tell."""
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # a name may be any bytes
     except OSError:
         return None
-    return Stat(after_name[0], int(after_name[19]))
+    return Stat(after_name[0].decode(), int(after_name[19]))

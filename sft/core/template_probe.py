@@ -64,9 +64,10 @@ def render_all(template: str, most: Callable[[int], int]) -> int:
             for content in _CONTENTS:
                 turns = [{"role": role, "content": content} for role in roles]
                 tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+                given = {"messages": turns, "tools": None, "documents": None, "add_generation_prompt": True}
                 room = most(len(content) * len(turns))
                 try:
-                    for piece in compiled.generate(messages=turns, add_generation_prompt=True, **tokens):
+                    for piece in compiled.generate(**given, **tokens):
                         room -= len(piece)
                         if room < 0:
                             return 4

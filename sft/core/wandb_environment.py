@@ -11,18 +11,25 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from sft.core.errors import UsageError
+
 
 def resolve_mode(mode: str, environment: Mapping[str, str]) -> str:
     """Return "online", "offline" or "disabled"; reads files, never the network, never asks.
 
     `auto` follows `WANDB_MODE` where it is set, else it is `online`. Online needs a key (`WANDB_API_KEY` or a netrc
     login for the server); without one it is offline, since wandb would ask for it.
+
+    Raises:
+        UsageError: `WANDB_MODE` counts and names no mode of wandb's.
     """
     wanted = environment.get("WANDB_MODE", "").lower() if mode == "auto" else mode
     if wanted in ("offline", "dryrun"):
         return "offline"
     if wanted == "disabled":
         return "disabled"
+    if wanted not in ("", "online", "run", "shared"):
+        raise UsageError(f"WANDB_MODE={wanted} is not known; use online, offline or disabled, or unset it")
     return "online" if has_key(environment) else "offline"
 
 
@@ -59,12 +66,11 @@ def check_answers(url: str, timeout_s: float) -> None:
 def _has_netrc_login(environment: Mapping[str, str]) -> bool:
     host = urlsplit(base_url(environment)).hostname
     named = environment.get("NETRC")
-    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
+    for name in [named] if named else ["~/.netrc", "~/_netrc"]:
         try:
-            if host and netrc.netrc(file).hosts.get(host):
+            if host and netrc.netrc(Path(name).expanduser()).hosts.get(host):
                 return True
-        except (OSError, netrc.NetrcParseError):
+        except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):
             continue
     return False
 
@@ -74,7 +80,7 @@ def contained(out_dir: Path) -> Iterator[None]:
     """Keep wandb to itself: its staged table files go to `out_dir/wandb`, where a later `wandb sync` finds them, not
     to the home folder, and neither its messages nor its log records reach the terminal. Its logger stays quiet for
     good, since its service speaks once more when the process ends."""
-    ours = {"WANDB_DATA_DIR": str(out_dir / "wandb"), "WANDB_SILENT": "true"}
+    ours = {"WANDB_DATA_DIR": str((out_dir / "wandb").resolve()), "WANDB_SILENT": "true"}
     added = {name: value for name, value in ours.items() if name not in os.environ}
     os.environ.update(added)
     logging.getLogger("wandb").propagate = False

@@ -56,10 +56,13 @@ def mirror_files(out_dir: Path) -> list[MirrorFile]:
 
 
 def settled_files(out_dir: Path) -> list[MirrorFile]:
-    """Return W&B's folders of a run that has ended: its service writes on for a moment after the process is gone."""
+    """Return W&B's folders of a run that has ended: its service writes on for a moment after the process is gone.
+
+    A file from the future was written under another clock, and is no longer.
+    """
     while True:
         files = mirror_files(out_dir)
-        if all(file.ended or time.time() - file.file.stat().st_mtime > SETTLED_S for file in files):
+        if all(file.ended or abs(time.time() - file.file.stat().st_mtime) > SETTLED_S for file in files):
             return files
         time.sleep(0.2)
 

@@ -79,7 +79,7 @@ def read_identity(folder: Path) -> Identity | None:
             attempts=_whole_numbers(found["attempts"]),
             runs=tuple(_run(run) for run in items(found["runs"])),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}); restore it, or remove it to begin new W&B runs") from None
 
 

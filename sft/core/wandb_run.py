@@ -117,7 +117,7 @@ def open_run(settings: MirrorSettings, mode: str) -> WandbRun:
         name=settings.name,
         config=redact(settings.config),
         tags=[redact_text(tag)[:64] for tag in settings.tags],
-        dir=str(settings.out_dir),
+        dir=str(settings.out_dir.resolve()),  # wandb's service may have begun in another folder
         reinit="create_new",
         # A Settings object is changed by init, and used twice it leaks ids into the next run: always a fresh one.
         settings=wandb.Settings(

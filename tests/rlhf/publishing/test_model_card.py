@@ -15,6 +15,7 @@ from rlhf.publishing.importing import import_model
 from rlhf.publishing.markdown import safe, shown
 from rlhf.registry import Registry
 from sft.core.durable import write_json
+from sft.core.errors import DataError
 
 
 def card(registry: Registry, ref: str, *, licence: str | None = None) -> str:
@@ -155,3 +156,20 @@ def test_shown(value: object, text: str):
 def test_safe():
     assert safe("a\n# b\u200b <c> `d` [e](f) | g") == "a \\# b⟨U+200B⟩ \\<c\\> \\`d\\` \\[e\\](f) \\| g"
     assert safe({"a": None}) == '{"a": null}'
+
+
+def test_safe_leaves_no_link_no_mathematics_and_no_strike():
+    assert safe("http://evil.example or WWW.evil.example") == "http:/\\/evil.example or WWW\\.evil.example"
+    html = MarkdownIt("commonmark").enable("strikethrough").render(safe("~~gone~~ $x$ a://b"))
+    assert html == "<p>~~gone~~ $x$ a://b</p>\n"
+    assert safe("$x$") == "\\$x\\$"
+
+
+def test_a_damaged_source_of_the_base_model_says_what_to_do(tmp_path: Path, sft_folder: Path, reward_folder: Path):
+    own = publish(tmp_path, sft_folder, reward_folder)
+    base = register(own.place, "base", {"source.json": {"path": "org/x", "sha256": "a", "hub": True}}, parents=[])
+    sft = register(own.place, "sft", sft_folder, parents=[("base", base)])
+    (base.path / "source.json").chmod(0o644)
+    (base.path / "source.json").write_text("{")
+    with pytest.raises(DataError, match=f"source.json cannot be read; see `rlhf models verify {base.ref}`"):
+        gather(own.place.registry, sft)

@@ -10,6 +10,7 @@ import torch
 from published import Published
 from safetensors.torch import save_file
 
+from rlhf.publishing import importing
 from rlhf.publishing.checks import MAX_DEPTH, import_problems
 from rlhf.publishing.export import export_model
 from rlhf.publishing.importing import import_model
@@ -250,6 +251,25 @@ def test_what_changes_while_it_is_read_is_not_registered(registry: Registry, fol
     with pytest.raises(DataError, match="changed while it was read"):
         import_model(registry, folder, name="theirs", kind="sft")
     assert registry.artifacts() == []
+
+
+def test_what_is_swapped_in_after_the_check_is_not_registered(registry: Registry, folder: Path, monkeypatch):
+    check = importing.check_folder
+
+    def checking(checked: Path, kind: str) -> None:
+        check(checked, kind)
+        said_in("config.json", auto_map={"AutoModel": "evil.Model"})(folder)
+
+    monkeypatch.setattr(importing, "check_folder", checking)
+    with pytest.raises(DataError, match="changed while it was read"):
+        import_model(registry, folder, name="theirs", kind="sft")
+    assert registry.artifacts() == []
+
+
+def test_a_name_that_is_no_text_can_be_printed(folder: Path):
+    Path(os.fsdecode(bytes(folder) + b"/\xff.py")).touch()
+    (problem,) = import_problems(folder, "sft")
+    assert str(problem).encode().startswith("⟨U+DCFF⟩.py: may hold code".encode())
 
 
 @pytest.mark.parametrize("name", ["../up", "A", "", "registry.db", "a/b"])

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from published import SECRET, Published
 from typer.testing import CliRunner, Result
 
 from rlhf.cli import models_app
-from sft.core.errors import UsageError
+from sft.core.errors import DataError, UsageError
 
 
 def invoke(published: Published, *words: str) -> Result:
@@ -32,6 +33,22 @@ def test_export_and_import(published: Published, tmp_path: Path):
     assert "theirs:1 (it was there)" in again
     document = json.loads(CliRunner().invoke(models_app, [*words, "--json"]).stdout)
     assert (document["ref"], document["new"], document["content"]) == ("theirs:1", False, said.split()[-1])
+
+
+def test_problems_of_a_folder_as_json(tmp_path: Path, sft_folder: Path):
+    folder = shutil.copytree(sft_folder, tmp_path / "theirs")
+    (folder / "model.pt").touch()
+    (folder / "x\u202e.py").touch()
+    words = ["import", str(folder), "--name", "theirs", "--kind", "sft", "--registry", str(tmp_path / "r")]
+    refused = CliRunner().invoke(models_app, [*words, "--json"])
+    assert refused.exit_code == 1
+    document = json.loads(refused.stdout)
+    assert [problem["file"] for problem in document["problems"]] == ["model.pt", "x⟨U+202E⟩.py"]
+    assert document["problems"][0]["rule"].startswith("may hold code or pickled objects")
+    assert document["problems"][0]["remedy"] == "convert it (save_pretrained) or remove it"
+    assert document["exit_code"] == 1
+    assert refused.stderr == f"error: {document['error']}\n"
+    assert isinstance(CliRunner().invoke(models_app, words).exception, DataError)
 
 
 def test_export_as_json(published: Published, tmp_path: Path):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from typer.testing import CliRunner
 from wandb_server import wandb_server
 
 from rlhf.runs.commands import app
-from rlhf.runs.sync import sync
+from rlhf.runs.sync import sync, wandb_sync
 from sft.core.errors import UsageError
 from sft.core.ledger import LEDGER, read_ledger
-from sft.core.wandb_files import mirror_files
+from sft.core.wandb_files import mirror_files, settled_files
 from sft.core.wandb_identity import read_identity
 
 ATTEMPT = """
@@ -140,7 +141,7 @@ def test_every_row_arrives_once_and_in_order_and_a_second_time_nothing_does(run:
 
 
 def test_without_a_key_it_says_so_and_changes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Path, "home", lambda: run.parent)
+    monkeypatch.setenv("HOME", str(run.parent))
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     before = sorted(run.rglob("*"))
@@ -172,3 +173,43 @@ def test_a_run_in_progress_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
         done = sync(read(folder))
     assert done.skipped is not None
     assert "running" in done.skipped
+
+
+def test_one_damaged_run_keeps_no_other_from_being_sent(run: Path, monkeypatch: pytest.MonkeyPatch):
+    damaged = shutil.copytree(run, run.with_name("a-damaged"), symlinks=True)
+    (damaged / "wandb.json").write_text("{")
+    monkeypatch.chdir(run.parents[1])
+    with wandb_server(monkeypatch):
+        done = CliRunner().invoke(app, ["sync"])
+    assert done.exit_code == 1
+    assert "outputs/a-damaged: 0 sent" in done.stdout
+    assert "wandb.json cannot be read" in done.stdout
+    assert "outputs/run: 3 sent" in done.stdout, done.stdout
+
+
+def test_ctrl_c_ends_the_sender_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else it would go on sending what the next call sends again."""
+    began: list[subprocess.Popen[str]] = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def communicate(self, *args: object, **options: object) -> tuple[str, str]:
+            began.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        wandb_sync(tmp_path, [tmp_path], 60)
+    assert began[0].returncode == -signal.SIGKILL
+
+
+def test_a_file_of_tomorrow_does_not_hold_up_for_ever(run: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another machine's clock may be ahead."""
+    first, _ = mirror_files(run)
+    ahead = time.time() + 86400
+    os.utime(first.file, (ahead, ahead))
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("nobody writes it any more")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert len(settled_files(run)) == 2

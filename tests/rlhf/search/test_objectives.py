@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf.search.config import Objective
-from rlhf.search.objectives import gold, measured
+from rlhf.search.objectives import MAXIMIZED, gold, measured
 from sft.core.values import Quantity
 
 CHECKS = [
@@ -65,3 +65,14 @@ def test_gold_is_read_and_is_no_objective():
     assert gold(REPORTS) == Quantity(0.3, 0.2, 0.4, 20)
     assert gold({}) is None
     assert "gold" not in {objective.value for objective in Objective}
+
+
+def test_the_direction_of_every_objective():
+    assert {objective.value: objective in MAXIMIZED for objective in Objective} == {
+        "sft_loss": False,
+        "reward_accuracy": True,
+        "win_rate": True,
+        "held_out_reward": True,
+        "kl": False,
+        "worst_bias": False,
+    }

@@ -1,6 +1,7 @@
 """study.html and study.json of a study written by hand."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_the_best_is_shown_with_its_command(objectives: list[str], best: list[in
     page = (tmp_path / "study.html").read_text()
     said = (command, "0.6123 [0.512, 0.712]", "worse than others", "1 min 30 s", "the search has not seen test data")
     assert [text for text in said if text not in page] == []
+
+
+def test_a_command_can_be_pasted_into_a_shell(tmp_path: Path):
+    report = written(tmp_path, "win_rate")._replace(fixed=("ppo.gamma=${ppo.lam}", "registry.root='a b'"))
+    trial = TRIALS[1]._replace(settings={"bias.groups": "{a:[x y]}"})
+    said = subprocess.run(["sh", "-c", f"echo {report.command(trial)}"], capture_output=True, text=True, check=True)
+    assert said.stdout == "rlhf run ppo.gamma=${ppo.lam} registry.root='a b' bias.groups={a:[x y]}\n"
 
 
 def test_texts_of_settings_and_errors_are_inert(tmp_path: Path):

@@ -24,6 +24,8 @@ SEARCH = ["-m", "hydra/sweeper=optuna", "reward.judge_fraction=0.3"]
         ([*SEARCH, "seed=1,2", "search.objectives=[kl]", "search.pruner=median"], "search.pruner", "looked at"),
         ([*SEARCH, "seed=1,2", "search.pruner=median"], "ppo.eval_steps", "must be set"),
         ([*SEARCH, "seed=1,2", "search.storage=postgresql://u:geheim@h/d"], "search.storage", "password"),
+        ([*SEARCH, "seed=1,2", "search.storage=mysql://h/d"], "search.storage", "SQLite or PostgreSQL"),
+        ([*SEARCH, "seed=1,2", "search.study=../../s"], "search.study", "no name of a folder"),
         ([*SEARCH, "seed=1,2", "labels.source=scripted"], "labels.source", "every trial"),
         (["-m", "ppo.lam=interval(0.8,1.0)"], "ppo.lam", "basic sweeper"),
     ],

@@ -1,12 +1,19 @@
 """A study on a real SQLite file, and on PostgreSQL."""
 
+import gc
+import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import optuna
 import pytest
 
+from rlhf.search import study as study_module
 from rlhf.search.config import Pruner, Sampler, SearchConfig
+from rlhf.search.database import GRACE_S
 from rlhf.search.front import front
 from rlhf.search.space import Axis, Scale
 from rlhf.search.study import Study, Suggestion, Tried, tell_on_the_way
@@ -186,3 +193,128 @@ def test_the_front_holds_what_nothing_beats():
     single = [tried(0, 2.0), tried(1, 1.0), tried(2, 1.0)]
     assert [t.place for t in front(single, ["sft_loss"])] == [1, 2]
     assert front([], ["kl"]) == []
+
+
+def test_processes_that_open_a_new_study_at_once_all_have_it(url: str):
+    together = threading.Barrier(6)
+
+    def open_it(_: int) -> int:
+        together.wait()
+        return len(opened(url).tried())
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(open_it, range(6))) == [0] * 6
+
+
+def test_processes_that_ask_at_once_try_different_settings(url: str, monkeypatch: pytest.MonkeyPatch):
+    one, other = (opened(url, sampler=Sampler.RANDOM) for _ in range(2))
+    asked: list[Suggestion] = []
+    sampler = study_module._sampler
+
+    def in_between(config: SearchConfig, seed: int) -> optuna.samplers.BaseSampler:
+        monkeypatch.setattr(study_module, "_sampler", sampler)
+        asked.extend(other.ask(1))
+        return sampler(config, seed)
+
+    monkeypatch.setattr(study_module, "_sampler", in_between)
+    asked += one.ask(1)
+    assert len({suggestion.words for suggestion in asked}) == 2
+
+
+def test_two_processes_take_a_trial_back_once(url: str, monkeypatch: pytest.MonkeyPatch):
+    (lost,) = opened(url).ask(1)
+
+    def in_between(process: object) -> bool:
+        monkeypatch.setattr(study_module, "_is_gone", lambda process: True)
+        opened(url).ask(0)
+        return True
+
+    monkeypatch.setattr(study_module, "_is_gone", in_between)
+    study = opened(url)
+    words = [suggestion.words for suggestion in study.ask(2)]
+    assert words[0] == lost.words != words[1]
+
+
+def test_a_trial_that_was_taken_over_counts_as_the_other_process_found_it(url: str, caplog: pytest.LogCaptureFixture):
+    slow, other = opened(url, trials=2), opened(url, trials=2)
+    (lost,) = slow.ask(1)
+    other.give_back([lost])
+    (again,) = other.ask(1)
+    assert tell_on_the_way(SearchConfig(study="s", storage=url, trial=lost.number), 0.4, 1) is None
+    slow.tell(lost, [0.1], {})
+    slow.fail(lost, "no number")
+    assert caplog.text.count("another process tries its settings again") == 2
+    other.tell(again, [0.7], {})
+    assert [(tried.state, tried.values) for tried in slow.tried()] == [("complete", (0.7,))]
+
+
+def test_a_worker_of_another_machine_that_dies_in_its_first_seconds_loses_its_trial(url: str):
+    (lost,) = opened(url).ask(1)
+    study = opened(url)
+    study.storage.grace_period = -1
+    assert study.ask(1)[0].words == lost.words
+
+
+class OneMinuteLater(datetime):
+    """A clock that goes ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) + timedelta(seconds=GRACE_S + 1)
+
+
+def test_settings_of_a_process_killed_while_it_took_them_are_tried_again(url: str, monkeypatch: pytest.MonkeyPatch):
+    study = opened(url)
+    study.enqueue({"a": 0.5, "b": "y"})
+    study.study.ask()
+    assert opened(url).ask(1)[0].words != ("a=0.5", "b=y"), "it may be about to say who it is"
+    monkeypatch.setattr(study_module, "datetime", OneMinuteLater)
+    assert opened(url).ask(1)[0].words == ("a=0.5", "b=y")
+
+
+def test_processes_of_other_machines_are_not_taken_for_dead():
+    process = study_module._this_process()
+    assert not study_module._is_gone(process)
+    gone = [*process[:2], process[2], 1]
+    assert study_module._is_gone(gone)
+    assert not study_module._is_gone(["elsewhere", *gone[1:]]), "a container shares its host's boot, not its processes"
+    assert not study_module._is_gone(gone[1:]), "as studies of before have it"
+
+
+def test_steps_are_the_numbers_that_people_write(url: str):
+    study = opened(url, axes=[Axis("a", Scale.STEPS, 0.8, 0.95, 0.05)], sampler=Sampler.RANDOM)
+    words = {suggestion.words for suggestion in study.ask(20)}
+    assert words == {("a=0.8",), ("a=0.85",), ("a=0.9",), ("a=0.95",)}
+    assert {tried.settings["a"] for tried in study.tried()} == {0.8, 0.85, 0.9, 0.95}
+
+
+def test_looks_on_the_way_leave_no_connection_open(url: str, tmp_path: Path):
+    (suggestion,) = opened(url).ask(1)
+    config = SearchConfig(study="s", storage=url, trial=suggestion.number)
+
+    def descriptors() -> int:
+        links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+        return links.count(str(tmp_path / "study.sqlite"))
+
+    before = descriptors()
+    gc.disable()
+    try:
+        for step in range(5):
+            tell_on_the_way(config, 0.5, step)
+        assert descriptors() == before
+    finally:
+        gc.enable()
+
+
+def test_a_database_that_refuses_later_is_named_too(url: str, tmp_path: Path):
+    study = opened(url)
+    (suggestion,) = study.ask(1)
+    (tmp_path / "study.sqlite").write_text("no database at all, and long enough to be told apart from an empty one")
+    for refused in (
+        lambda: study.tell(suggestion, [1.0], {}),
+        lambda: study.fail(suggestion, "no number"),
+        lambda: study.enqueue({"a": 0.5, "b": "y"}),
+        study.tried,
+    ):
+        with pytest.raises(StorageError, match=r"search\.storage"):
+            refused()

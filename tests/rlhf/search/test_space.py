@@ -19,6 +19,7 @@ def parse(word: str) -> Axis | ConfigProblem:
         ("a=int(interval(2,8))", Axis("a", Scale.STEPS, 2, 8, 1)),
         ("a=int(tag(log,interval(2,64)))", Axis("a", Scale.STEPS, 2, 64, 1, True)),
         ("a=range(16,65,16)", Axis("a", Scale.STEPS, 16, 64, 16)),
+        ("a=range(0.1,0.4,0.1)", Axis("a", Scale.STEPS, 0.1, 0.3, 0.1)),
         ("a=range(0.5,2.1,0.5)", Axis("a", Scale.STEPS, 0.5, 2.0, 0.5)),
         ("+a=x,y", Axis("+a", Scale.CHOICE, choices=("x", "y"))),
         ("a=choice(1e-5,1e-4)", Axis("a", Scale.CHOICE, choices=("1e-05", "0.0001"))),
@@ -36,6 +37,10 @@ def test_axes(word: str, axis: Axis):
         ("a=tag(log,interval(0,1))", "cannot be logarithmic"),
         ("a=tag(wide,interval(0,1))", "tag wide"),
         ("a=range(3,3)", "has no values"),
+        ("a=shuffle(x,y)", "shuffled"),
+        ("a=shuffle(range(1,9))", "shuffled"),
+        ("a=tag(log,choice(1,2))", "has a tag"),
+        ("a=tag(log,range(1,9))", "has a tag"),
     ],
 )
 def test_what_is_no_axis(word: str, rule: str):
@@ -77,6 +82,16 @@ def test_ends_are_where_a_configuration_can_be_wrong():
 def test_places_of_values(axis: Axis, value: object, placed: object):
     assert axis.place(value) == placed
     assert type(axis.place(value)) is type(placed)
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "placed"),
+    [("a=true,false", False, "False"), ("a=null,3", None, "null"), ("a=1e-5,1", 1e-5, "1e-05")],
+)
+def test_a_value_is_found_among_the_choices_as_hydra_spells_them(word: str, value: object, placed: str):
+    axis = parse(word)
+    assert isinstance(axis, Axis)
+    assert axis.place(value) == placed
 
 
 def test_defaults_are_all_axes_or_none():

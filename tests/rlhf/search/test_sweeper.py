@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import signal
 import subprocess
 import sys
@@ -130,6 +131,25 @@ def test_settings_that_are_no_point_of_the_search_are_refused(words: list[str], 
     with pytest.raises(ConfigError) as caught:
         search(*words, "search.trials=1")
     assert [problem.field for problem in caught.value.problems] == [field]
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "it's, a folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    search("search.study='kl, and lam'", "search.trials=2", "search.pruner=none")
+    assert study("kl, and lam")["counts"] == {"complete": 2}
+
+
+def test_the_command_of_the_best_finds_what_was_trained():
+    Path("mine/experiment").mkdir(parents=True)
+    Path("mine/experiment/ours.yaml").write_text("# @package _global_\nppo:\n  gamma: 0.5\n")
+    words = ["--config-dir", "mine", "experiment=ours", "registry.root='a b'", "runtime.threads=1"]
+    search("search.study=s", "search.trials=1", *words)
+    (best,) = study()["best"]
+    (point,) = check(shlex.split(best["command"])[2:])
+    assert (point.experiment, point.config.ppo.gamma) == ("ours", 0.5)
+    assert (point.config.registry.root, point.config.runtime.threads) == ("a b", 1)
 
 
 def test_a_search_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path):

@@ -108,7 +108,7 @@ def test_a_pruned_trial_leaves_nothing_of_what_it_trained(
         return "worse than others"
 
     monkeypatch.setattr(study, "tell_on_the_way", stop)
-    results = run(tmp_path, *TRIAL, *words, "search.study=s", "search.storage=sqlite://", name="pruned")
+    results = run(tmp_path, *TRIAL, *words, "search.study=s", "search.storage=sqlite:///unused", name="pruned")
     assert results["state"] == "pruned"
     assert results["pruned"] == "pruned: worse than others"
     assert results["objectives"] == {}

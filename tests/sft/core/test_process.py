@@ -41,3 +41,14 @@ def test_a_name_with_spaces_and_brackets_is_read_past(tmp_path):
 def test_boot_id_stays_the_same():
     assert boot_id()
     assert boot_id() == boot_id()
+
+
+def test_a_name_that_is_no_text_is_read_past():
+    program = "open('/proc/self/comm', 'wb').write(b'\\xff) R'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        of_child = stat(child.pid)
+        child.communicate(b"\n")
+    assert of_child is not None
+    assert of_child.started >= stat(os.getpid()).started

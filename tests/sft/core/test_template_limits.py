@@ -38,6 +38,10 @@ LARGE = [
     ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nests too deeply"),
 ]
 
+INDENTED = "{% for m in messages %}\n  {% if m.role == 'user' %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}"
+"""As people write templates: transformers leaves out the line breaks and the indents of blocks."""
+STOPS_EARLY = "{% for m in messages %}{{ m.content }}{% break %}{% endfor %}"
+
 
 @pytest.mark.parametrize("template", FORBIDDEN)
 def test_what_the_sandbox_forbids(template: str):
@@ -48,6 +52,14 @@ def test_what_the_sandbox_forbids(template: str):
 def test_templates_that_grow_are_refused_by_the_limits_of_a_process(template: str, rule: str):
     with pytest.raises(DataError, match=rf"{rule}.*; use the template of the model's authors"):
         check_template(template)
+
+
+@pytest.mark.parametrize("probe", ["tools is not none", "documents is not none"])
+def test_a_template_cannot_tell_the_trial_by_what_is_missing(probe: str):
+    """transformers passes both as null: a template that found them missing could behave in the trial alone."""
+    hides = "{% if " + probe + " %}{{ raise_exception('this is the trial') }}{% endif %}"
+    with pytest.raises(DataError, match="far more than was said"):
+        check_template(hides + LARGE[6][0])
 
 
 def test_endless_work_is_stopped(monkeypatch: pytest.MonkeyPatch):
@@ -65,7 +77,7 @@ def test_a_large_template_is_not_even_tried(monkeypatch: pytest.MonkeyPatch):
         check_template("x" * (MAX_TEMPLATE_BYTES + 1))
 
 
-@pytest.mark.parametrize("template", [*filter(None, TEMPLATES.values()), QWEN, CHAT_TEMPLATE])
+@pytest.mark.parametrize("template", [*filter(None, TEMPLATES.values()), QWEN, CHAT_TEMPLATE, INDENTED, STOPS_EARLY])
 def test_templates_of_known_kinds_pass_and_are_rendered_as_transformers_does(template: str):
     check_template(template)
     tokenizer = byte_level()

@@ -73,7 +73,20 @@ def test_cut_off_at_any_byte_the_ledger_keeps_whole_lines_and_takes_new_ones(tmp
         assert rows.broken == torn
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 64, b"\xff\xfe{", b"[1, 2]\n", b'{"seq": 1}\n', b"null\n"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"\0" * 64,
+        b"\xff\xfe{",
+        b"[1, 2]\n",
+        b'{"seq": 1}\n',
+        b"null\n",
+        b"[" * 100_000,
+        b'{"seq": Infinity, "time": "", "stage": "", "step": 0, "metrics": {}}\n',
+        b'{"seq": 1, "time": "", "stage": "", "step": 0, "metrics": {}, "product": []}\n',
+    ],
+    ids=range(8),
+)
 def test_rubbish_is_counted_not_fatal(tmp_path: Path, tail: bytes):
     path = tmp_path / LEDGER
     Ledger(path).append("sft", 1, {"loss": 1.0})

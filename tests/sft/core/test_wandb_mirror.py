@@ -14,10 +14,21 @@ from sft.core.ledger import Alert, LedgerEntry, read_ledger, repeated
 from sft.core.tracking import RunTracker
 from sft.core.wandb_identity import IDENTITY_FILE, read_identity
 from sft.core.wandb_mirror import WandbMirror
-from sft.core.wandb_run import Lines, MirrorSettings, Row, Table, WandbRun
+from sft.core.wandb_run import Lines, MirrorSettings, Row, Table, WandbRun, open_run
 
 CANARY = "c4n4ry5ecret"
 QUIET = Console(file=StringIO())
+IDENTITY = {
+    "run_id": "r1",
+    "project": "p",
+    "entity": None,
+    "group": "r1",
+    "label": "e",
+    "config": {},
+    "config_sha256": "0",
+    "attempts": [0],
+    "runs": [],
+}
 
 
 def settings(out_dir: Path, mode: str = "offline") -> MirrorSettings:
@@ -303,8 +314,13 @@ def test_another_configuration_in_the_same_folder_begins_new_runs(tmp_path: Path
     assert identity.attempts == (4,)
 
 
-def test_a_damaged_identity_says_what_to_do(tmp_path: Path):
-    (tmp_path / IDENTITY_FILE).write_text('{"run_id": 1}')
+@pytest.mark.parametrize(
+    "damage", ['{"run_id": 1}', "[" * 100_000, json.dumps({**IDENTITY, "attempts": [None]})], ids=range(3)
+)
+def test_a_damaged_identity_says_what_to_do(tmp_path: Path, damage: str):
+    (tmp_path / IDENTITY_FILE).write_text(json.dumps(IDENTITY))
+    assert read_identity(tmp_path) is not None
+    (tmp_path / IDENTITY_FILE).write_text(damage)
     with pytest.raises(DataError, match="restore it, or remove it to begin new W&B runs"):
         read_identity(tmp_path)
 
@@ -326,3 +342,16 @@ def test_lines_that_an_attempt_repeats_are_known():
     assert repeated(entries, [0, 4]) == {4}
     assert repeated(entries, [0, 4, 7]) == {4, 7}
     assert repeated(entries, [0]) == set()
+
+
+def test_a_run_lies_in_its_folder_also_where_wandbs_service_began_in_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The service outlives a run: it took `outputs/run` for a path from where it began, and the rows were lost."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        run = open_run(settings(Path("outputs")), "offline")
+        run.log({"a": 1.0})
+        run.finish()
+        assert len(list((tmp_path / name).glob("outputs/wandb/offline-run-*/*.wandb"))) == 1
