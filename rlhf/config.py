@@ -552,6 +552,10 @@ class ExperimentConfig(Section):
             rule = "must be set, since trials are pruned by looks at the win rate"
             remedy = "use e.g. ppo.eval_steps=5, or search.pruner=none"
             found.append(ConfigProblem("ppo.eval_steps", None, rule, remedy))
+        limits = {"max_flip_rate": self.bias.max_flip_rate, "max_length_correlation": self.bias.max_length_correlation}
+        if Objective.WORST_BIAS in search.objectives:
+            rule, remedy = "leaves worst_bias no share of a limit to measure", "use a limit above 0"
+            found += [ConfigProblem(f"bias.{name}", 0.0, rule, remedy) for name, limit in limits.items() if limit == 0]
         return found
 
 

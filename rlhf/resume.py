@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from rlhf import preflight, schema
 from rlhf.config import ExperimentConfig
 from rlhf.launch import Result, launch
@@ -120,7 +122,8 @@ def plan(run: RunFolder, accept: Accept, processes: int = 1) -> Plan:
     if accept.recorded:
         return planned._replace(config=_recorded(record, run.path, accept))
     overrides = _overrides(record, run.path, accept)
-    words = [*_options(record.asked), *overrides, f"hydra.run.dir={_quoted(str(folder))}", "hydra.mode=RUN"]
+    place = QuotedString(str(folder), Quote.single).with_quotes()
+    words = [*_options(record.asked), *overrides, f"hydra.run.dir={place}", "hydra.mode=RUN"]
     with chdir(planned.cwd):
         (point,) = _composed(words, run.path)
     _check_same(record, point.config, run.path, accept)
@@ -268,9 +271,3 @@ def _belongs(difference: _Difference, keys: Sequence[str]) -> bool:
 
 def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
-
-
-def _quoted(text: str) -> str:
-    """Return a text as Hydra reads it: in quotes, with those of its own kept."""
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"

@@ -18,6 +18,11 @@ SEARCH = ["-m", "hydra/sweeper=optuna", "reward.judge_fraction=0.3"]
         ([*SEARCH, "ppo.lambda=interval(0.8,1.0)"], "ppo.lambda", "unknown"),
         ([*SEARCH, "seed=1,2", "search.trial=3"], "search.trial", "set by the search"),
         ([*SEARCH, "seed=1,2", "reward.judge_fraction=0"], "reward.judge_fraction", "needs a judge"),
+        (
+            [*SEARCH, "seed=1,2", "search.objectives=[worst_bias]", "bias.max_flip_rate=0"],
+            "bias.max_flip_rate",
+            "no share of a limit",
+        ),
         ([*SEARCH, "seed=1,2", "search.objectives=[gold]"], "search.objectives", "what to make better"),
         ([*SEARCH, "seed=1,2", "search.objectives=[]"], "search.objectives", "what to make better"),
         ([*SEARCH, "seed=1,2", "search.objectives=[kl,kl]"], "search.objectives", "twice"),
