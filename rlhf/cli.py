@@ -55,6 +55,23 @@ app.add_typer(labels_app, name="labels")
 app.add_typer(runs_app, name="runs")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"rlhf {version('rlhf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options of `rlhf` itself."""
+
+
 @app.command(
     "run",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
@@ -73,7 +90,10 @@ def resume_command(
         bool, typer.Option("--recorded", help="Take the configuration from run.json, whatever YAML files say now.")
     ] = False,
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Take YAML files as they are now, and this folder if its is gone.")
+        bool,
+        typer.Option(
+            "--allow-changes", help="Take YAML files as they are now, and this folder where the run's own is gone."
+        ),
     ] = False,
     words: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An override in place of a recorded one.")
@@ -81,7 +101,7 @@ def resume_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     folders: Annotated[
         list[Path] | None,
-        typer.Option("--in", metavar="DIR", help="Where ids are looked up; outputs and multirun otherwise."),
+        typer.Option("--in", metavar="DIR", help="Where ids are looked up; outputs, multirun and search otherwise."),
     ] = None,
 ) -> None:
     """Carry on runs that were interrupted, killed, failed or waited for people, each in its folder."""
@@ -113,6 +133,7 @@ def _run(words: list[str], peers: "Peers | None") -> "list[Result]":
 
     command = preflight.parse(words)
     if not (command.only_answers or command.only_shows):
+        preflight.check_something_asked(command)
         points = preflight.check(words)
         from rlhf.pipeline import check_processes
 
@@ -179,17 +200,20 @@ def _task(
 ) -> Mapping[str, object]:
     from rich.console import Console
 
+    from rlhf.marks import mark
     from rlhf.pipeline import run_experiment
     from rlhf.report import Results, summary_table
     from rlhf.runs.launched import asked_of_hydra
+    from sft.core.progress import marked
 
     asked = asked or asked_of_hydra(overrides)
+    point = mark(asked, experiment, out_dir)
     results = run_experiment(config, experiment=experiment, out_dir=out_dir, peers=peers, asked=asked)
     console = Console()
     if not isinstance(results, Results):
-        console.print(results.message(), soft_wrap=True, highlight=False, markup=False)
+        console.print(marked(point, results.message()), soft_wrap=True, highlight=False, markup=False)
         return results.as_dict()
-    console.print(summary_table(results))
+    console.print(summary_table(results, mark=point))
     for name in ("results.json", "report.html"):
         console.print(str(out_dir / name), soft_wrap=True, highlight=False)
     return results.as_dict()

@@ -5,6 +5,7 @@ choose the exit code. Call `rlhf.preflight.check` with the same words first.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -60,7 +61,9 @@ def launch(argv: Sequence[str], task: Task) -> list[Result]:
     try:
         if command.arguments.multirun or _mode(hydra, command) == RunMode.MULTIRUN:
             words = [*command.overrides, "hydra.mode=MULTIRUN"]
-            return _results(hydra.multirun(config_name=command.config_name, task_function=job, overrides=words))
+            returned = hydra.multirun(config_name=command.config_name, task_function=job, overrides=words)
+            _tell_of_jobs(returned)
+            return _results(returned)
         words = [*command.overrides, "hydra.mode=RUN"]
         return _results([hydra.run(config_name=command.config_name, task_function=job, overrides=words)])
     except Stop as stop:
@@ -123,6 +126,17 @@ def _results(returned: object) -> list[Result]:
         if isinstance(value, Failed):
             raise value.error
     return [value for value in values if isinstance(value, Mapping)]
+
+
+def _tell_of_jobs(returned: object) -> None:
+    """Say where jobs of submitit, which print nothing here, have left results and logs."""
+    first = next(_jobs(returned), None)
+    hydra = None if first is None or first.hydra_cfg is None else first.hydra_cfg.hydra
+    if hydra is None or "submitit_folder" not in hydra.launcher:
+        return
+    folder = str(hydra.launcher.submitit_folder).replace("%j", "*")
+    print(f"results: {hydra.sweep.dir}/*/results.json", file=sys.stderr)
+    print(f"what the jobs printed: {folder}/*_log.out, errors and progress *_log.err", file=sys.stderr, flush=True)
 
 
 def _jobs(returned: object) -> Iterator[JobReturn]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rlhf import schema
 from rlhf.config import ExperimentConfig
 from rlhf.labels.trust.quality import Preference
+from rlhf.marks import mark
 from rlhf.registry import CANDIDATE, CHAMPION, Artifact, Registry, Verdict
 from rlhf.report import Results, StageResult, render, write_results
 from rlhf.run import Done, Run
@@ -148,7 +149,6 @@ def run_experiment(
 
 def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") -> Results | Awaited | TrialResult:
     experiment, run_id, out_dir = kept.record.experiment, kept.record.run_id, kept.folder
-    registry = Registry(Path(config.registry.root), url=config.registry.url)
     tracker = RunTracker(
         out_dir,
         run_id=run_id,
@@ -161,9 +161,11 @@ def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") 
         config=schema.to_tree(config),
         about=naming.about(kept.record.asked, run_id),
         tags=[experiment, *naming.revision_tags(kept.record.revision)],
+        mark=mark(kept.record.asked, experiment, out_dir),
         log_samples=config.wandb.log_samples,
         log_artifacts=config.wandb.log_artifacts,
     )
+    registry = Registry(Path(config.registry.root), url=config.registry.url, announce=tracker.note)
     with registry.in_use(), tracker:
         run = Run(config, registry, tracker, Sources(config, out_dir), peers, on_finish=partial(_keep, kept))
         if config.search.is_trial:
@@ -178,7 +180,7 @@ def _run_stages(config: ExperimentConfig, kept: Journal, peers: "Peers | None") 
         policy, scorers, splits = found
         evaluation = run_evaluation(run, sft, scorers, policy)
         bias = run_bias(run, sft, scorers.reward, policy, splits)
-    measured = _evaluation(evaluation, scorers.report)
+    measured = _evaluation(evaluation, scorers.report, config.evaluation.min_win_rate)
     verdicts = (
         Verdict(evaluation.artifact.ref, "evaluation", evaluation.stage["passed"] is True),
         Verdict(bias.artifact.ref, "bias", bias.stage["passed"] is True),
@@ -212,7 +214,7 @@ def _run_trial(run: Run, kept: Journal) -> TrialResult:
         _train_and_measure(run)
     except Pruned as stop:
         pruned = str(stop)
-    result = trial_result(run, kept.record.experiment, kept.record.run_id, pruned=pruned)
+    result = trial_result(run, kept.record.experiment, kept.record.run_id, kept.folder, pruned=pruned)
     write_json(kept.folder / "results.json", result.as_dict())
     if pruned is not None:
         kept.end(State.PRUNED, pruned)
@@ -270,13 +272,14 @@ def train_rounds(run: Run, sft: Done) -> Trained | Waiting:
     return Trained(policy, scorers, splits)
 
 
-def _evaluation(evaluation: Done, report: Done) -> dict[str, Any]:
+def _evaluation(evaluation: Done, report: Done, min_win_rate: float) -> dict[str, Any]:
     measured, reward = evaluation.stage["metrics"], report.stage["metrics"]
     assert isinstance(measured, dict)
     assert isinstance(reward, dict)
     found = {**measured, "reward_model_accuracy": reward["accuracy"], "reward_model_ece": reward["ece"]}
     if "judge_accuracy" in reward:
         found["judge_accuracy"] = reward["judge_accuracy"]
+    found["gate"] = {"passed": evaluation.stage["passed"], "min_win_rate": min_win_rate}
     return found
 
 

@@ -39,7 +39,7 @@ from rlhf.search import sweeper
 from rlhf.search.space import Axis, axis_of
 from rlhf.yaml_limits import check_yaml
 from sft.core.config import raise_problems
-from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.errors import ConfigError, ConfigProblem, UsageError
 from sft.core.urls import holds_password
 
 VERSION_BASE = "1.3"
@@ -147,6 +147,20 @@ def _sorted(argv: Sequence[str]) -> tuple[Command, list[ConfigProblem]]:
     found += word_problems(words)
     arguments.overrides = [word for word in words if not holds_password(word)]
     return Command(list(arguments.overrides), arguments), found
+
+
+def check_something_asked(command: Command) -> None:
+    """Raise UsageError, with what there is to run, where no word says what to run."""
+    if command.overrides or command.config_name != "config":
+        return
+    folders = [conf_dir(), *([] if command.config_dir is None else [command.config_dir])]
+    names = sorted({path.stem for folder in folders for path in (folder / "experiment").glob("*.yaml")})
+    raise UsageError(
+        "`rlhf run` computes nothing without a word that says what\n"
+        "usage: rlhf run experiment=NAME [SETTING=VALUE ...]\n"
+        f"experiments: {', '.join(names)}\n"
+        "try first: rlhf run experiment=quickstart   (`rlhf run --help` says more)"
+    )
 
 
 def check(argv: Sequence[str]) -> list[Point]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rlhf.config import ExperimentConfig
 from rlhf.inputs import names_folder
 from rlhf.labels.trust.quality import Preference
-from rlhf.registry import STAGE_FILE, Artifact, Registry
+from rlhf.registry import STAGE_FILE, VALIDATION, Artifact, Registry
 from rlhf.report import StageResult
 from rlhf.search.pruning import listener
 from rlhf.sources import Sources
@@ -95,6 +95,8 @@ class Run:
     """The settings behind each fingerprint that was asked for; they are registered with the product."""
     inputs: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """The digests of data and models behind each fingerprint that was asked for."""
+    checked: set[str] = field(default_factory=set)
+    """References of what was taken from the registry and found intact."""
     suffix: str = ""
     """Put behind the names of stages that are repeated: "-1" in the first of several rounds, "" in the last."""
     on_finish: Callable[[StageResult, dict[str, object]], None] | None = None
@@ -112,7 +114,7 @@ class Run:
 
     def report_kind(self, kind: str) -> str:
         """Return the kind of a report on held-out data; one on validation data must not let a policy be promoted."""
-        return f"validation-{kind}" if self.config.search.is_trial else kind
+        return f"{VALIDATION}{kind}" if self.config.search.is_trial else kind
 
     def sampling_settings(self) -> dict[str, object]:
         """Return what decides sampled answers, for the fingerprints of stages that look at them."""
@@ -152,12 +154,16 @@ class Run:
         return Told([f"data:{json_digest(data)[:12]}", *refs.values()], {"stage": stage})
 
     def produce(self, stage: str, kind: str, fingerprint: str, parents: Parents, build: Build) -> Done:
-        """Return the product of a fingerprint: from the registry, or built, registered, and then returned."""
+        """Return the product of a fingerprint: from the registry, or built, registered, and then returned.
+
+        Raises:
+            StorageError: what the registry holds is damaged.
+        """
         raise_if_stopped()
         started = time.perf_counter()
         found = self.registry.find(fingerprint)
         if found is None:
-            with self.registry.workspace(fingerprint) as folder:
+            with self.registry.workspace(fingerprint, stage=f"{stage}{self.suffix}") as folder:
                 found = self.registry.find(fingerprint)  # another process may have made it while this one waited
                 if found is None:
                     told = self._told(fingerprint, parents)
@@ -172,8 +178,15 @@ class Run:
                             built = build(folder, tracker)
                         artifact = self.register(kind, fingerprint, parents, built)
                     return Done(artifact, built.stage, False, built.steps, time.perf_counter() - started)
+        self.check(found)
         self.tracker.cached(f"{kind}{self.suffix}" if kind == stage else f"{stage}{self.suffix} ({kind})")
         return Done(found, read_stage(found.path), True, 0, time.perf_counter() - started)
+
+    def check(self, artifact: Artifact) -> None:
+        """Compare every file of what the registry gave with what was registered, once in a run; StorageError."""
+        if artifact.ref not in self.checked:
+            self.registry.check(artifact)
+            self.checked.add(artifact.ref)
 
     def register(self, kind: str, fingerprint: str, parents: Parents, built: Built) -> Artifact:
         """Write stage.json into a finished folder and move it into the registry."""
@@ -225,10 +238,15 @@ class Run:
             self.on_finish(self.stages[name], done.stage)
 
     def adopt(self, kind: str, source: str) -> Done:
-        """Return the model that `sft.from` or `reward.from` names; a folder is copied into the registry."""
+        """Return the model that `sft.from` or `reward.from` names; a folder is copied into the registry.
+
+        Raises:
+            StorageError: what the registry holds is damaged.
+        """
         started = time.perf_counter()
         if not names_folder(source):
             artifact = self.registry.get(source)
+            self.check(artifact)
             return Done(artifact, read_stage(artifact.path), True, 0, time.perf_counter() - started)
         folder = Path(source).expanduser()
         fingerprint = json_digest(
@@ -236,10 +254,11 @@ class Run:
         )
         found = self.registry.find(fingerprint)
         if found is None:
-            with self.registry.workspace(fingerprint) as workspace:
+            with self.registry.workspace(fingerprint, stage=kind) as workspace:
                 copy_model(folder, workspace)
                 built = Built(workspace, {"metrics": {}, "adopted_from": source}, 0)
                 found = self.register(kind, fingerprint, [], built)
+        self.check(found)
         return Done(found, read_stage(found.path), True, 0, time.perf_counter() - started)
 
 

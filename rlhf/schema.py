@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "is unknown"
 """How the rule of every unknown name begins."""
+_ALL_NAMES = "all names: `rlhf run --cfg job`"
+_SHOWN_NAMES = 3
 _PLAIN_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -98,7 +100,7 @@ def is_free_mapping(name: str) -> bool:
 
 
 def unknown_key(name: str, value: object, others: Sequence[str] = ()) -> ConfigProblem:
-    """Return the problem of a dotted name that does not exist, with the nearest name that does.
+    """Return the problem of a dotted name that does not exist, with the nearest names that do.
 
     Args:
         name: what was written.
@@ -106,11 +108,16 @@ def unknown_key(name: str, value: object, others: Sequence[str] = ()) -> ConfigP
         others: names beside those of ExperimentConfig that may have been meant, such as groups of files.
     """
     section, _, key = name.rpartition(".")
+    if key == "_target_":
+        rule = f"{UNKNOWN}: it would name code to import, which no setting of an experiment does"
+        return ConfigProblem(name, value, rule, f"remove it; {_ALL_NAMES}")
+    known = _section_class(section)
     near = _nearest(name, others)
-    siblings = _siblings(section)
     where = f"section {section}" if section else "the configuration"
-    remedy = f"did you mean {near}?" if near else f"{section or 'it'} has: {', '.join(siblings)}"
-    return ConfigProblem(name, value, f"{UNKNOWN}: {where} has no {key!r}", remedy)
+    rule = f"{UNKNOWN}: there is no section {section!r}" if known is None else f"{UNKNOWN}: {where} has no {key!r}"
+    listed = f"{'the configuration' if known is None else section or 'it'} has: {', '.join(_siblings(section))}"
+    meant = f"did you mean {' or '.join(near)}?" if near else f"{listed};"
+    return ConfigProblem(name, value, rule, f"{meant} {_ALL_NAMES}")
 
 
 def _plain(value: object) -> object:
@@ -152,17 +159,22 @@ def _siblings(section: str) -> list[str]:
     return [key_of(field) for field in fields(known)]
 
 
-def _nearest(name: str, others: Sequence[str]) -> str | None:
-    """The nearest name in the same section; else the first of the same last part; else the nearest anywhere."""
+def _nearest(name: str, others: Sequence[str]) -> list[str]:
+    """The nearest names in the same section; else those of the same last part; else the nearest anywhere."""
     section, _, key = name.rpartition(".")
     here = [*_siblings(section), *(others if not section else ())] if _section_class(section) else []
-    near_here = difflib.get_close_matches(key, here, n=1) or [name for name in here if _bare(key) in _bare(name)]
-    if near_here:
-        return f"{section}.{near_here[0]}" if section else near_here[0]
+    alike = difflib.get_close_matches(key, here, n=_SHOWN_NAMES)
+    alike = [*alike, *(known for known in here if _initials(known) == key)]
+    alike += [known for known in here if _bare(key) in _bare(known)]
+    if alike:
+        return [f"{section}.{known}" if section else known for known in list(dict.fromkeys(alike))[:_SHOWN_NAMES]]
     names = [leaf.name for leaf in leaves()]
     same_key = [known for known in names if known.rpartition(".")[2] == key]
-    anywhere = same_key[:1] or difflib.get_close_matches(name, [*names, *others], n=1, cutoff=0.8)
-    return anywhere[0] if anywhere else None
+    return same_key[:_SHOWN_NAMES] or difflib.get_close_matches(name, [*names, *others], n=_SHOWN_NAMES, cutoff=0.8)
+
+
+def _initials(key: str) -> str:
+    return "".join(part[:1] for part in key.split("_"))
 
 
 def _bare(key: str) -> str:

@@ -1,11 +1,13 @@
 """What a trial of a search says of itself in results.json: its objectives, measured on validation data."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from rlhf.report import StageResult
 from rlhf.run import Run
 from rlhf.search.config import Objective
 from rlhf.search.objectives import gold, measured
+from rlhf.search.places import place_of
 from sft.core.values import Quantity, plain, shown_interval
 
 
@@ -17,7 +19,7 @@ class TrialResult:
     run_id: str
     seed: int
     trial: int
-    """Its number in the study."""
+    """Its place in the search, which its folder is named after."""
     stages: tuple[StageResult, ...]
     """Those that are finished."""
     objectives: dict[str, Quantity]
@@ -50,8 +52,8 @@ class TrialResult:
         return f"trial {self.trial}: {', '.join(said)}"
 
 
-def trial_result(run: Run, experiment: str, run_id: str, *, pruned: str | None = None) -> TrialResult:
-    """Return what a trial has come to, from what its stages reported."""
+def trial_result(run: Run, experiment: str, run_id: str, folder: Path, *, pruned: str | None = None) -> TrialResult:
+    """Return what the trial in a folder has come to, from what its stages reported."""
     config = run.config
     assert config.search.trial is not None
     found = {}
@@ -64,7 +66,7 @@ def trial_result(run: Run, experiment: str, run_id: str, *, pruned: str | None =
         experiment=experiment,
         run_id=run_id,
         seed=config.seed,
-        trial=config.search.trial,
+        trial=place_of(folder, config.search.trial),
         stages=tuple(run.stages.values()),
         objectives=found,
         gold=gold(run.reports),

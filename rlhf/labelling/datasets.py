@@ -118,7 +118,8 @@ def training_dataset(registry: Registry, ref: str, *, announce: Callable[[str], 
 
     Raises:
         UsageError: there is no such version, or it is not an export that names annotator and label in every row.
-        DataError: its files are not those that were registered, or somebody in it has been erased.
+        DataError: somebody in it has been erased.
+        StorageError: its files are not those that were registered.
     """
     dataset = _newest_csv(registry, ref, announce)
     if dataset.kind != DATASET:
@@ -126,11 +127,7 @@ def training_dataset(registry: Registry, ref: str, *, announce: Callable[[str], 
             f"{dataset.ref} is no export of labels but of kind {dataset.kind!r}; see `rlhf models list` for those of "
             f"kind {DATASET!r}, or make one: rlhf labels export --format csv"
         )
-    problems = broken_files(dataset.path)
-    if not problems and file_digest(dataset.path / MANIFEST) != dataset.sha256:
-        problems = [f"{dataset.path / MANIFEST}: not the one that was registered"]
-    if problems:
-        raise DataError(f"{dataset.ref} is damaged: {'; '.join(problems)}; restore the folder, or export again")
+    registry.check(dataset)
     _check_format(registry, dataset)
     lineage = registry.lineage(dataset.ref)
     if any(lineage.kinds[edge.child_ref] == ERASURE for edge in lineage.descendants):

@@ -54,7 +54,7 @@ def erase_annotator(store: LabelStore, registry: Registry | None, project: str, 
             _mark(registry, version, erased.pseudonym)
     known = {version.sha256 for version in versions}
     unregistered = [digest for digest in erased.exports if digest not in known]
-    found = Affected([], [], [], []) if registry is None else affected(registry, versions)
+    found = Affected([], [], [], [], {}) if registry is None else affected(registry, versions)
     return Erasure(erased, found, unregistered, _advice(project, erased, found, unregistered))
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rlhf.labelling.datasets import DATASET, ERASURE
 from rlhf.registry import Artifact, Lineage, Registry
+from rlhf.registry.copies import copies
 
 _ROWS = (DATASET, "labels", "comparisons")
 """Kinds that hold rows of labels."""
@@ -21,6 +22,8 @@ class Affected(NamedTuple):
     policies: list[str]
     others: list[str]
     """Models on the way, and reports."""
+    same_files: dict[str, str]
+    """Those of the models that came from a folder, hence from nothing here, each with the one that it is a copy of."""
 
 
 def exports_with(registry: Registry, pseudonym: str) -> list[Artifact]:
@@ -30,12 +33,20 @@ def exports_with(registry: Registry, pseudonym: str) -> list[Artifact]:
 
 
 def affected(registry: Registry, versions: Sequence[Artifact]) -> Affected:
-    """Return these versions and all that was made from them."""
-    lineages: list[Lineage] = [registry.lineage(version.ref) for version in versions]
-    kinds = {lineage.ref: lineage.kinds[lineage.ref] for lineage in lineages}
-    for lineage in lineages:
-        kinds |= {edge.child_ref: lineage.kinds[edge.child_ref] for edge in lineage.descendants}
-    found = Affected([], [], [], [])
+    """Return these versions and all that was made from them, also from models that left the registry and came back.
+
+    Raises:
+        StorageError: a manifest is missing or not the one that was registered.
+    """
+    kinds: dict[str, str] = {}
+    for version in versions:
+        kinds |= _with_descendants(registry.lineage(version.ref))
+    found = Affected([], [], [], [], {})
+    held_by = copies(registry.artifacts()) if kinds else {}
+    while new := {copy: ref for copy, refs in held_by.items() if copy not in kinds for ref in refs if ref in kinds}:
+        for copy, ref in new.items():
+            found.same_files[copy] = ref
+            kinds |= _with_descendants(registry.lineage(copy))
     for ref, kind in kinds.items():
         if kind in _ROWS:
             found.datasets.append(ref)
@@ -46,6 +57,12 @@ def affected(registry: Registry, versions: Sequence[Artifact]) -> Affected:
         elif kind != ERASURE:
             found.others.append(ref)
     return found
+
+
+def _with_descendants(lineage: Lineage) -> dict[str, str]:
+    """Return the kinds of a version and of all that was made from it, by reference."""
+    refs = [lineage.ref, *(edge.child_ref for edge in lineage.descendants)]
+    return {ref: lineage.kinds[ref] for ref in refs}
 
 
 def people_of(dataset: Artifact) -> list[str]:

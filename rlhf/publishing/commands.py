@@ -94,26 +94,31 @@ def lineage_command(
     """Show what an artifact was made from, down to who labelled, and what was made from it."""
     if events and not as_json:
         raise UsageError("--events needs --json: there may be many thousands")
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: {html.parent} is no folder; make it first, or name another place")
+    from rlhf.publishing.claims import claims
     from rlhf.publishing.label_sources import label_sources
 
     store = open_registry(registry, url)
     lineage = store.lineage(ref)
     sources = label_sources(store, lineage)
+    claimed = claims(store, lineage)
     if html is not None:
         from rlhf.publishing.graph import lineage_graph
         from rlhf.publishing.page import render
         from sft.core.durable import write_text
 
-        write_text(html, render(lineage_graph(store, lineage, sources), sources))
+        write_text(html, render(lineage_graph(store, lineage, sources), sources, claimed))
         typer.echo(str(html), err=True)
     if as_json:
-        print_json({**lineage.as_dict(), "labels": [source.as_dict(events=events) for source in sources]})
+        labels = [source.as_dict(events=events) for source in sources]
+        print_json({**lineage.as_dict(), "labels": labels, "claims": [claim._asdict() for claim in claimed]})
         return
     from rlhf.registry.render import lineage_tree, show
 
     show(lineage_tree(lineage))
-    for source in sources:
-        typer.echo(_sentence(source))
+    for sentence in (*map(_sentence, sources), *(words for claim in claimed for words in claim.sentences())):
+        typer.echo(sentence)
 
 
 def used_by_command(
@@ -123,6 +128,10 @@ def used_by_command(
     project: Annotated[
         str | None, typer.Option("--project", metavar="NAME", help="Only this one; default: all.")
     ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option("--of", metavar="REF", help="ANNOTATOR is a `person 1` in the lineage of this version of labels."),
+    ] = None,
     database: DatabaseOption = None,
     as_json: JsonOption = False,
     registry: RegistryOption = REGISTRY,
@@ -131,14 +140,17 @@ def used_by_command(
     """Show which datasets, reward models and policies used a person's labels."""
     from rlhf.publishing.used_by import used_by
 
-    found = used_by(open_registry(registry, url), _labels(database, registry), annotator, project)
+    found = used_by(open_registry(registry, url), _labels(database, registry), annotator, project, of)
     if as_json:
         print_json(found.as_dict())
         return
     for ref, count in found.holdings:
         typer.echo(f"{ref}: {'an unknown number of' if count is None else count} label events of this person")
-    for title, refs in found.affected._asdict().items():
-        typer.echo(f"{title.replace('_', ' ')}: {', '.join(refs) or 'none'}")
+    datasets, reward_models, policies, others, same_files = found.affected
+    lists = {"datasets": datasets, "reward models": reward_models, "policies": policies, "others": others}
+    for title, refs in lists.items():
+        shown = (f"{ref} (the same files as {same_files[ref]})" if ref in same_files else ref for ref in refs)
+        typer.echo(f"{title}: {', '.join(shown) or 'none'}")
 
 
 def _labels(database: str | None, registry: Path) -> "LabelStore | None":

@@ -15,6 +15,7 @@ from rlhf.model_folders import read_json
 from rlhf.publishing.card import check_licence, model_card
 from rlhf.publishing.facts import MODELS, SCORERS, Facts, gather
 from rlhf.registry import STAGE_FILE, Artifact, Registry
+from rlhf.registry.copies import LINEAGE_FILE
 from rlhf.run import model_files
 from sft.core.durable import (
     MANIFEST,
@@ -30,10 +31,10 @@ from sft.core.durable import (
 from sft.core.errors import DataError, UsageError
 from sft.core.values import mapping
 
-CARD, LINEAGE = "README.md", "rlhf-lineage.json"
+CARD = "README.md"
 FORMAT = 1
 """Of the lineage file."""
-_NOT_THE_MODEL = (MANIFEST, STAGE_FILE, LINEAGE)
+_NOT_THE_MODEL = (MANIFEST, STAGE_FILE, LINEAGE_FILE)
 
 
 class Export(NamedTuple):
@@ -84,7 +85,7 @@ def export_model(
             files = content_of(draft)
             content = json_digest(files)
             adapter_of = None if parts.base is None else parts.base.ref
-            write_json(draft / LINEAGE, lineage_file(facts, files, adapter_of))
+            write_json(draft / LINEAGE_FILE, lineage_file(facts, files, adapter_of))
             write_text(draft / CARD, model_card(facts, licence=licence, adapter_of=adapter_of, content=content))
             seal(draft)
     return Export(artifact.ref, artifact.kind, folder, content, files, adapter_of)
@@ -121,7 +122,7 @@ def lineage_file(facts: Facts, files: dict[str, str], adapter_of: str | None) ->
             for kind, r in facts.reports.items()
         ],
         "erased": facts.erased,
-        "before": mapping(read_json(facts.artifact.path / LINEAGE)) or None,
+        "before": mapping(read_json(facts.artifact.path / LINEAGE_FILE)) or None,
     }
 
 

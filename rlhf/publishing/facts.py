@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from rlhf.labelling.datasets import ERASURE
 from rlhf.model_folders import read_json
+from rlhf.publishing.checked import recorded_file
 from rlhf.publishing.label_sources import LabelSource, label_sources
-from rlhf.registry import Artifact, Lineage, Registry
+from rlhf.registry import STAGE_FILE, Artifact, Lineage, Registry
 from rlhf.run import read_stage
 from sft.core.errors import DataError
 from sft.core.values import Json, mapping, text
@@ -114,7 +115,8 @@ def reports_about(registry: Registry, artifact: Artifact) -> dict[str, Report]:
 
 
 def stage_of(artifact: Artifact) -> Json:
-    """Return what a stage said of its product. Raises DataError where it cannot be read."""
+    """Return what a stage said of its product. Raises DataError where it cannot be read, StorageError for damage."""
+    recorded_file(artifact, STAGE_FILE)
     try:
         return read_stage(artifact.path)
     except (OSError, ValueError, AssertionError) as error:

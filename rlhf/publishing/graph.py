@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rlhf.publishing.facts import reports_about
 from rlhf.publishing.label_sources import LabelSource
 from rlhf.registry import Artifact, Lineage, Registry
+from rlhf.registry.copies import came_in
 from sft.core.values import Json, Quantity, mapping, number, percent, plain, quantity, shown_interval
 
 PEOPLE = "people"
@@ -75,8 +76,10 @@ def _people(source: LabelSource) -> Node:
 
 
 def _node(registry: Registry, artifact: Artifact) -> Node:
-    gone = ("files removed by gc",) if artifact.removed_at is not None else ()
-    return Node(artifact.ref, artifact.ref, artifact.kind, (*_lines(registry, artifact), *gone), artifact.sha256)
+    gone = ("files removed",) if artifact.removed_at is not None else ()
+    foreign = ("came from a folder",) if came_in(artifact) else ()
+    lines = (*_lines(registry, artifact), *gone, *foreign)
+    return Node(artifact.ref, artifact.ref, artifact.kind, lines, artifact.sha256)
 
 
 def _lines(registry: Registry, artifact: Artifact) -> tuple[str, ...]:

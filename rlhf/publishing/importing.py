@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 from rlhf.model_folders import read_json
 from rlhf.publishing.checks import Problem, architecture, import_problems, left_out
-from rlhf.publishing.export import LINEAGE, content_of
+from rlhf.publishing.claims import said_in
+from rlhf.publishing.export import content_of
 from rlhf.publishing.facts import SCORERS
 from rlhf.registry import STAGE_FILE, Artifact, Registry
 from rlhf.registry.artifact import check_name
+from rlhf.registry.copies import LINEAGE_FILE
 from rlhf.run import copy_model
 from sft.core.durable import MANIFEST, json_digest, write_json
 from sft.core.errors import DataError, UsageError
@@ -88,7 +90,7 @@ def import_model(registry: Registry, folder: Path, *, name: str, kind: str | Non
     if found is None:
         with registry.workspace(fingerprint) as workspace:
             found = registry.find(fingerprint) or _register(registry, folder, workspace, name, kind, fingerprint, files)
-    return Imported(found, is_new, json_digest(files), left_out(folder, {*files, LINEAGE}))
+    return Imported(found, is_new, json_digest(files), left_out(folder, {*files, LINEAGE_FILE}))
 
 
 def check_folder(folder: Path, kind: str) -> None:
@@ -108,7 +110,7 @@ def _kind(folder: Path) -> str:
     """Return what a folder says it is; nothing is guessed."""
     if "ForSequenceClassification" in architecture(mapping(read_json(folder / "config.json"))):
         return "reward"
-    said = text(mapping(read_json(folder / LINEAGE)).get("kind"))
+    said = text(mapping(read_json(folder / LINEAGE_FILE)).get("kind"))
     if said in KINDS and said not in SCORERS:
         return said
     raise UsageError(f"{folder} does not say what it is; give --kind {' or --kind '.join(KINDS)}")
@@ -122,7 +124,7 @@ def _register(
     if content_of(workspace) != files or import_problems(workspace, kind):
         raise DataError(f"{folder} changed while it was read; import it again once nobody writes there")
     write_json(workspace / STAGE_FILE, {"metrics": {}})
-    about = {"content_sha256": json_digest(files), "said": _said(folder)}
+    about = {"content_sha256": json_digest(files), "said": said_in(mapping(read_json(folder / LINEAGE_FILE)))}
     return registry.register(
         workspace,
         name=name,
@@ -131,9 +133,3 @@ def _register(
         metadata={"metrics": {}, "imported": about},
         parents=[],
     )
-
-
-def _said(folder: Path) -> dict[str, object]:
-    """Return what the folder's own lineage file calls the model, unchecked; empty where there is none."""
-    lineage = mapping(read_json(folder / LINEAGE))
-    return {part: text(lineage[part])[:128] for part in ("ref", "kind", "sha256", "created_at") if part in lineage}

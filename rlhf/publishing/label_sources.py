@@ -6,12 +6,13 @@ stay here, and `person 1` (who gave most labels) stands for the first of them.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rlhf.labelling.datasets import DATASET
 from rlhf.labels.events import EventIds
 from rlhf.labels.exporting.export import read_facts
+from rlhf.publishing.checked import check_versions
 from rlhf.registry import Artifact, Lineage, Registry
 from sft.core.errors import DataError
 from sft.core.values import mapping, number
@@ -50,10 +51,13 @@ def label_sources(registry: Registry, lineage: Lineage) -> list[LabelSource]:
 
     Raises:
         DataError: a version's rows cannot be read.
+        StorageError: a version's files are not those that were registered.
     """
     behind = dict.fromkeys([lineage.ref, *(edge.parent_ref for edge in lineage.ancestors)])
     refs = [ref for ref in behind if lineage.kinds[ref] in (DATASET, LABELS)]
-    return [_source(registry.get(ref, removed=True)) for ref in refs]
+    found = [registry.get(ref, removed=True) for ref in refs]
+    check_versions(registry, found)
+    return [_source(artifact) for artifact in found]
 
 
 def told(counts: Mapping[str, int | None] | None, show: Callable[[str], str] = visible) -> str:
@@ -78,6 +82,11 @@ def by_person(names: Sequence[str]) -> dict[str, str]:
     """Return what stands for each name of a file's annotators, given with one entry a label."""
     ordered = sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
     return {name: f"person {place}" for place, (name, _) in enumerate(ordered, start=1)}
+
+
+def file_names(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """Return the names of a file's annotators, one for each row whose annotator is known."""
+    return [str(row["annotator"]) for row in rows if row.get("annotator") is not None]
 
 
 def _source(artifact: Artifact) -> LabelSource:
@@ -120,7 +129,7 @@ def _guidelines(counts: Mapping[str, int] | None) -> Mapping[str, int] | None:
 
 def _of_file(artifact: Artifact) -> LabelSource:
     rows = list(label_rows(artifact))
-    names = [str(row["annotator"]) for row in rows if row.get("annotator") is not None]
+    names = file_names(rows)
     stand_in = by_person(names)
     counted = Counter(stand_in[name] for name in names)
     return LabelSource(

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from rlhf.publishing.claims import Claim
 from rlhf.publishing.graph import PEOPLE, Graph, Link, Node
 from rlhf.publishing.label_sources import LabelSource, told
 from rlhf.publishing.layout import Box, Point, Sizes, lay_out
@@ -47,7 +48,7 @@ class Curve(NamedTuple):
     at: Point
 
 
-def render(graph: Graph, sources: Sequence[LabelSource]) -> str:
+def render(graph: Graph, sources: Sequence[LabelSource], claims: Sequence[Claim]) -> str:
     """Return the whole page."""
     nodes = {node.name: node for node in graph.nodes}
     heights = {name: _HEAD + _LINE * (len(node.lines) + bool(node.digest)) + _FOOT for name, node in nodes.items()}
@@ -68,6 +69,7 @@ def render(graph: Graph, sources: Sequence[LabelSource]) -> str:
             "links": graph.links,
             "sources": sources,
             "told": told,
+            "claims": claims,
         },
     )
 

@@ -3,6 +3,7 @@
 from rlhf.registry.artifact import CHECKPOINTS, STAGE_FILE, Artifact, Parent, Ref, Tag, parse_ref, parse_tag
 from rlhf.registry.lineage import Edge, Lineage
 from rlhf.registry.promotion import CANDIDATE, CHAMPION, Promotion, Verdict
+from rlhf.registry.reports import VALIDATION
 from rlhf.registry.store import Registry
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "CHAMPION",
     "CHECKPOINTS",
     "STAGE_FILE",
+    "VALIDATION",
     "Artifact",
     "Edge",
     "Lineage",

@@ -76,7 +76,7 @@ class Artifact:
     tags: tuple[Tag, ...] = ()
     """What people called it, sorted."""
     removed_at: str | None = None
-    """When `rlhf models gc` removed its folder; None: it is there."""
+    """When `rlhf models gc` or `discard` removed its folder; None: it is there."""
 
     @property
     def ref(self) -> str:

@@ -78,6 +78,11 @@ class Catalogue:
         rows = self._connection.execute(select(*columns).order_by(ARTIFACTS.c.id))
         return {f"{row.name}:{row.version}": row.kind for row in rows}
 
+    def removed(self) -> frozenset[str]:
+        """Return the references of all that is not there any more."""
+        rows = self._connection.execute(select(ARTIFACTS.c.name, ARTIFACTS.c.version).where(~_IS_THERE))
+        return frozenset(f"{row.name}:{row.version}" for row in rows)
+
     def add(self, artifact: Artifact, parents: Sequence[tuple[str, Artifact]]) -> None:
         """Insert an artifact and its parents. Raises UsageError for a parent of another registry."""
         statement = ARTIFACTS.insert().values(
@@ -161,7 +166,7 @@ class Catalogue:
         if row is None:
             raise UsageError(f"{artifact.ref} is not in the registry {self._root}; register it there first")
         if row.removed_at is not None:
-            raise UsageError(f"{artifact.ref} was removed by `rlhf models gc` at {row.removed_at}; make it again first")
+            raise UsageError(f"{artifact.ref} was removed at {row.removed_at}; make it again first")
         return int(row.id)
 
     def _load(self, *conditions: ColumnElement[bool]) -> list[Artifact]:

@@ -1,4 +1,4 @@
-"""`rlhf models promote | tag | gc | upgrade`: what people change in the registry."""
+"""`rlhf models promote | tag | gc | discard | upgrade`: what people change in the registry."""
 
 import getpass
 import os
@@ -37,7 +37,10 @@ def promote_command(
     artifact = store.get(ref)
     problems = store.verify([artifact, *store.reports(artifact)])
     if problems:
-        raise DataError(f"{artifact.ref} or a report about it is damaged: {'; '.join(problems)}; restore the files")
+        raise DataError(
+            f"{artifact.ref} or a report about it is damaged: {'; '.join(problems)}; restore the files, or see "
+            "`rlhf models discard --help`"
+        )
     promoted = store.promote(artifact, alias, asked_by=_user(), reason=force)
     record = store.promotions(promoted)[-1]
     if as_json:
@@ -86,6 +89,30 @@ def gc_command(
         from rlhf.registry import render
 
         render.show(render.sweep_page(swept))
+
+
+def discard_command(
+    ref: RefArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else its damage is only listed.")] = False,
+    as_json: JsonOption = False,
+    registry: RegistryOption = REGISTRY,
+    url: UrlOption = None,
+) -> None:
+    """Give up a damaged version of which there is no copy, so that what made it makes it again, as the next version.
+
+    Its row and lineage stay, its aliases go. What is intact is refused.
+    """
+    found = open_registry(registry, url).discard(ref, remove=yes)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    for problem in found.problems:
+        typer.echo(problem)
+    aliases = f" its aliases are gone, too: {', '.join(found.aliases)};" if found.aliases else ""
+    if found.removed:
+        typer.echo(f"{found.ref} was removed;{aliases} what made it (the same run, import or export) makes it again")
+    else:
+        typer.echo(f"nothing was removed; with --yes: {found.ref}")
 
 
 def upgrade_command(as_json: JsonOption = False, registry: RegistryOption = REGISTRY, url: UrlOption = None) -> None:

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlhf.registry.changes import gc_command, promote_command, tag_command, upgrade_command
+from rlhf.registry.changes import discard_command, gc_command, promote_command, tag_command, upgrade_command
 from rlhf.registry.options import (
     REGISTRY,
     JsonOption,
     RefArgument,
     RegistryOption,
     UrlOption,
+    counted,
     open_registry,
     print_json,
 )
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
     from rlhf.registry.artifact import Artifact
     from rlhf.registry.store import Registry
 
-REPORT_KINDS = ("evaluation", "bias", "erasure")
-"""Kinds of artifacts that report about their parents."""
-
 app = typer.Typer(help="Registered models, labels and reports.", no_args_is_help=True)
 app.command("promote")(promote_command)
 app.command("tag")(tag_command)
 app.command("gc")(gc_command)
+app.command("discard")(discard_command)
 app.command("upgrade")(upgrade_command)
 
 NameArgument = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only versions of this name.")]
@@ -34,7 +33,7 @@ NameArgument = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only
 @app.command("list")
 def list_models(
     name: NameArgument = None,
-    removed: Annotated[bool, typer.Option("--all", help="Also versions that `rlhf models gc` removed.")] = False,
+    removed: Annotated[bool, typer.Option("--all", help="Also versions that were removed.")] = False,
     as_json: JsonOption = False,
     registry: RegistryOption = REGISTRY,
     url: UrlOption = None,
@@ -56,17 +55,21 @@ def show_model(
     ref: RefArgument, as_json: JsonOption = False, registry: RegistryOption = REGISTRY, url: UrlOption = None
 ) -> None:
     """Show one artifact: path, digest, aliases, tags, parents, reports, promotions, metrics."""
+    from rlhf.registry.copies import came_in, copies
+
     store = open_registry(registry, url)
     artifact = store.get(ref, removed=True)
     reports = _reports(store, artifact)
     promotions = store.promotions(artifact)
+    same_files = copies(store.artifacts()).get(artifact.ref, []) if came_in(artifact) else []
     if as_json:
         listed = [promotion.as_dict() for promotion in promotions]
-        print_json({**artifact.as_dict(), "reports": reports, "promotions": listed})
+        same = {"same_files": same_files} if came_in(artifact) else {}
+        print_json({**artifact.as_dict(), "reports": reports, "promotions": listed, **same})
     else:
         from rlhf.registry import render
 
-        render.show(render.artifact_page(artifact, reports, promotions))
+        render.show(render.artifact_page(artifact, reports, promotions, same_files))
 
 
 @app.command("diff")
@@ -106,15 +109,21 @@ def verify_models(
     else:
         for problem in problems:
             typer.echo(problem)
-        typer.echo(f"{len(artifacts)} versions verified, {len(problems)} problems", err=True)
+        typer.echo(f"{counted(len(artifacts), 'version')} verified, {counted(len(problems), 'problem')}", err=True)
         if problems:
-            typer.echo("restore these files from a copy, or make the versions again", err=True)
+            typer.echo(
+                "restore what is named from a copy, or give a damaged version up with `rlhf models discard REF`: what "
+                "made it makes it again",
+                err=True,
+            )
     if problems:
         raise typer.Exit(1)
 
 
 def _reports(store: "Registry", artifact: "Artifact") -> list[str]:
-    """Return the references of the reports made about this very artifact, each once."""
+    """Return the references of the reports that this very artifact had a part in, each once."""
+    from rlhf.registry.reports import subject_roles
+
     lineage = store.lineage(artifact.ref)
     made = (edge.child_ref for edge in lineage.descendants if edge.parent_ref == artifact.ref)
-    return list(dict.fromkeys(ref for ref in made if lineage.kinds[ref] in REPORT_KINDS))
+    return list(dict.fromkeys(ref for ref in made if subject_roles(lineage.kinds[ref])))

@@ -4,7 +4,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 from rlhf.registry.artifact import Artifact
-from rlhf.registry.promotion import SUBJECT_ROLES, Promotion
+from rlhf.registry.promotion import Promotion
+from rlhf.registry.reports import subjects
 
 
 def unreferenced(artifacts: Sequence[Artifact], promotions: Iterable[Promotion]) -> list[Artifact]:
@@ -37,9 +38,8 @@ def _reports(artifacts: Sequence[Artifact]) -> dict[str, list[str]]:
     """Return the reports about each version."""
     found: dict[str, list[str]] = defaultdict(list)
     for report in artifacts:
-        for parent in report.parents:
-            if parent.role == SUBJECT_ROLES.get(report.kind):
-                found[parent.ref].append(report.ref)
+        for subject in subjects(report):
+            found[subject].append(report.ref)
     return found
 
 

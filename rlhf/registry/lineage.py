@@ -1,7 +1,7 @@
 """Who was made from whom: a walk over the parents of all artifacts, up and down."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ class Lineage:
     """Nearest first."""
     kinds: Mapping[str, str]
     """The kind of `ref` and of every artifact on an edge."""
+    removed: tuple[str, ...] = ()
+    """Those of them that are not there any more, sorted."""
 
     def chains(self) -> Iterator[tuple[str, ...]]:
         """Yield each way from an artifact without parents down to `ref`; many ways may exist, so take what you need."""
@@ -46,11 +48,19 @@ class Lineage:
             "ancestors": [edge._asdict() for edge in self.ancestors],
             "descendants": [edge._asdict() for edge in self.descendants],
             "kinds": dict(self.kinds),
+            "removed": list(self.removed),
         }
 
 
-def trace(ref: str, edges: Sequence[Edge], kinds: Mapping[str, str]) -> Lineage:
-    """Return the lineage of `ref`, given all edges of a registry and the kind of each artifact on them and of `ref`."""
+def trace(ref: str, edges: Sequence[Edge], kinds: Mapping[str, str], removed: Container[str] = ()) -> Lineage:
+    """Return the lineage of `ref`.
+
+    Args:
+        ref: of the artifact.
+        edges: all of the registry.
+        kinds: of each artifact on them and of `ref`.
+        removed: what is not there any more.
+    """
     by_child: dict[str, list[Edge]] = defaultdict(list)
     by_parent: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
@@ -58,8 +68,10 @@ def trace(ref: str, edges: Sequence[Edge], kinds: Mapping[str, str]) -> Lineage:
         by_parent[edge.parent_ref].append(edge)
     ancestors = _walk(ref, by_child, up=True)
     descendants = _walk(ref, by_parent, up=False)
-    reached = {ref, *(r for edge in ancestors + descendants for r in (edge.child_ref, edge.parent_ref))}
-    return Lineage(ref, ancestors, descendants, {r: kinds[r] for r in sorted(reached)})
+    reached = sorted({ref, *(r for edge in ancestors + descendants for r in (edge.child_ref, edge.parent_ref))})
+    return Lineage(
+        ref, ancestors, descendants, {r: kinds[r] for r in reached}, tuple(r for r in reached if r in removed)
+    )
 
 
 def _walk(start: str, edges_at: Mapping[str, Sequence[Edge]], *, up: bool) -> tuple[Edge, ...]:

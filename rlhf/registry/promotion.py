@@ -1,7 +1,6 @@
 """What gives a version a name such as `champion`: the verdicts of the reports about it, or a reason of somebody's.
 
-A report is an artifact whose parent, in a role of its own kind, is the version that it speaks of; its verdict stands
-as "passed" in its sealed `stage.json`.
+The verdict of a report stands as "passed" in its sealed `stage.json`.
 """
 
 import json
@@ -13,9 +12,6 @@ from rlhf.registry.artifact import STAGE_FILE, Artifact
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 """What a policy is called that passed, and one that did not: `candidate` promises nothing and needs no report."""
-
-SUBJECT_ROLES = {"evaluation": "policy", "bias": "policy", "erasure": "dataset"}
-"""Kinds of reports, each with the role of the parent that it speaks of."""
 
 NEEDED = ("evaluation", "bias")
 """Kinds of reports that a promotion asks for."""
@@ -52,11 +48,6 @@ class Promotion:
         """Tell whether the last promotion of the version to this alias, of those before, had the same grounds."""
         last = next((old for old in reversed(before) if (old.ref, old.alias) == (self.ref, self.alias)), None)
         return last is not None and (last.reason, last.verdicts) == (self.reason, self.verdicts)
-
-
-def speaks_of(report: Artifact, ref: str) -> bool:
-    """Tell whether an artifact is a report about a version."""
-    return (SUBJECT_ROLES.get(report.kind), ref) in report.parents
 
 
 def read_verdict(report: Artifact) -> Verdict:

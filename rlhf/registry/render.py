@@ -12,10 +12,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from rlhf.registry.artifact import Artifact
+from rlhf.registry.copies import came_in
 from rlhf.registry.difference import Difference
 from rlhf.registry.lineage import Lineage
+from rlhf.registry.options import counted
 from rlhf.registry.promotion import Promotion
 from rlhf.registry.sweep import Swept
+from sft.core.visible import visible
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HEADER = ("name", "version", "kind", "aliases", "tags", "created", "made from")
@@ -44,8 +47,17 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
     return artifact.name, str(artifact.version), artifact.kind, aliases, tags, artifact.created_at, parents
 
 
-def artifact_page(artifact: Artifact, reports: Sequence[str], promotions: Sequence[Promotion]) -> RenderableType:
-    """Return everything about one artifact; `reports` are the references of reports about it."""
+def artifact_page(
+    artifact: Artifact, reports: Sequence[str], promotions: Sequence[Promotion], same_files: Sequence[str]
+) -> RenderableType:
+    """Return everything about one artifact.
+
+    Args:
+        artifact: to show.
+        reports: references of reports about it.
+        promotions: of it.
+        same_files: of a model from a folder, the versions that have the same files.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_row("artifact", Text(artifact.ref, style="bold"))
     table.add_row("kind", artifact.kind)
@@ -60,6 +72,9 @@ def artifact_page(artifact: Artifact, reports: Sequence[str], promotions: Sequen
     table.add_row("parents", "\n".join(f"{ref} ({role})" for role, ref in artifact.parents) or "-")
     table.add_row("reports", "\n".join(reports) or "-")
     table.add_row("promotions", "\n".join(map(_promotion, promotions)) or "-")
+    if came_in(artifact):
+        table.add_row("came from", Text(_claim(artifact)))
+        table.add_row("same files", "\n".join(same_files) or "-")
     metrics = artifact.metadata.get("metrics")
     if not isinstance(metrics, dict) or not metrics:
         return table
@@ -97,7 +112,7 @@ def sweep_page(swept: Swept) -> RenderableType:
         parts.append(table)
     parts += [f"{owner} is at work: no version goes until it ends" for owner in swept.busy]
     parts += [f"{path}: not the registry's, left alone" for path in swept.not_ours]
-    total = f"{len(swept.found)} things, {sum(useless.size for useless in swept.found) / 1e6:.1f} MB"
+    total = f"{counted(len(swept.found), 'thing')}, {sum(useless.size for useless in swept.found) / 1e6:.1f} MB"
     parts.append(f"removed: {total}" if swept.removed else f"nothing was removed; with --yes: {total}")
     return Group(*map(_plain, parts))
 
@@ -111,7 +126,7 @@ def lineage_tree(lineage: Lineage) -> RenderableType:
     else:
         chains = lineage.chains()
         for chain in islice(chains, _SHOWN_CHAINS):
-            origins.add(" -> ".join(chain))
+            origins.add(" -> ".join(_marked(lineage, ref) for ref in chain))
         if next(chains, None) is not None:
             origins.add("... more ways: --json has every edge once")
     _add_descendants(tree.add("led to"), lineage)
@@ -132,7 +147,11 @@ def _add_descendants(branch: Tree, lineage: Lineage) -> None:
 
 
 def _named(lineage: Lineage, ref: str) -> str:
-    return f"{ref} [{lineage.kinds[ref]}]"
+    return f"{_marked(lineage, ref)} [{lineage.kinds[ref]}]"
+
+
+def _marked(lineage: Lineage, ref: str) -> str:
+    return f"{ref} (removed)" if ref in lineage.removed else ref
 
 
 def _promotion(promotion: Promotion) -> str:
@@ -140,6 +159,14 @@ def _promotion(promotion: Promotion) -> str:
     verdicts = ", ".join(f"{verdict.report} {said[verdict.passed]}" for verdict in promotion.verdicts) or "no reports"
     forced = "" if promotion.reason is None else f"; forced: {promotion.reason}"
     return f"{promotion.alias}, {promotion.created_at}, by {promotion.asked_by}: {verdicts}{forced}"
+
+
+def _claim(artifact: Artifact) -> str:
+    imported = artifact.metadata.get("imported")
+    said = imported.get("said") if isinstance(imported, dict) else None
+    words = ", ".join(f"{name} {value}" for name, value in said.items()) if isinstance(said, dict) else ""
+    told = f"a folder, which claims (not checked): {words or 'nothing'}; see rlhf models lineage {artifact.ref}"
+    return visible(told)
 
 
 def _plain(part: RenderableType) -> RenderableType:

@@ -1,5 +1,6 @@
 """Which version a reference stands for; what is unknown is answered with what exists."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
 
@@ -35,11 +36,19 @@ def check_there(artifact: Artifact) -> Artifact:
     """Return the artifact. Raises UsageError where its folder was removed."""
     if artifact.removed_at is not None:
         raise UsageError(
-            f"{artifact.ref} was removed by `rlhf models gc` at {artifact.removed_at}: its lineage is known "
+            f"{artifact.ref} was removed at {artifact.removed_at}: its lineage is known "
             f"(rlhf models lineage {artifact.ref}), its files are gone; `rlhf models list {artifact.name}` shows what "
             "is there"
         )
     return artifact
+
+
+def check_tagged(artifact: Artifact, keys: Iterable[str]) -> None:
+    """Raise UsageError where an artifact has no tag with one of the keys."""
+    missing = sorted(set(keys) - {tag.key for tag in artifact.tags})
+    if missing:
+        has = f"it has: {', '.join(map(str, artifact.tags))}" if artifact.tags else "it has none"
+        raise UsageError(f"{artifact.ref} has no tag {' and no tag '.join(map(repr, missing))}; {has}")
 
 
 def no_such_name(catalogue: "Catalogue", name: str) -> NoReturn:

@@ -5,7 +5,6 @@ and whole, or not listed. `ROOT/.work/FINGERPRINT` is where a stage works until 
 """
 
 import json
-import os
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,13 +27,16 @@ from rlhf.registry.artifact import (
     check_word,
     parse_ref,
 )
+from rlhf.registry.damage import damage, remedy
 from rlhf.registry.lineage import Lineage, trace
-from rlhf.registry.promotion import Promotion, Verdict, latest_verdicts, objections, speaks_of
-from rlhf.registry.resolve import check_there, no_such_name, resolve
-from sft.core.durable import MANIFEST, broken_files, file_digest, seal, storage_errors, sync_folder
+from rlhf.registry.promotion import Promotion, Verdict, latest_verdicts, objections
+from rlhf.registry.reports import subjects
+from rlhf.registry.resolve import check_tagged, check_there, no_such_name, resolve
+from sft.core.durable import MANIFEST, seal, storage_errors
 from sft.core.errors import DataError, StorageError, UsageError
 
 if TYPE_CHECKING:
+    from rlhf.registry.discard import Discarded
     from rlhf.registry.leases import Held
     from rlhf.registry.sweep import Swept
 
@@ -69,6 +71,7 @@ class Registry:
         from rlhf.registry.database import Database  # here, so that `rlhf --help` does not load SQLAlchemy
 
         self.root = root.absolute()
+        self._url = url
         self._announce = announce
         self._held: dict[str, Held] = {}
         self._database = Database(self.root, url)
@@ -91,7 +94,8 @@ class Registry:
         with self._database.read() as catalogue:
             found = catalogue.find(fingerprint)
         if found is not None and not (found.path / MANIFEST).is_file():
-            raise StorageError(f"{found.ref} is registered, but {found.path} is gone or incomplete; restore it")
+            gone = f"{found.ref} is registered, but {found.path} is gone or incomplete"
+            raise StorageError(f"{gone}. {remedy(found, self.root, self._url)}")
         return found
 
     def get(self, ref: str, *, removed: bool = False) -> Artifact:
@@ -144,6 +148,7 @@ class Registry:
         """
         from rlhf.registry.leases import lost
         from rlhf.registry.sweep import remove_path
+        from rlhf.registry.workspace import place
 
         check_fingerprint(fingerprint)
         check_name(name)
@@ -173,7 +178,7 @@ class Registry:
                     parents=tuple(Parent(role, parent.ref) for role, parent in parents),
                 )
                 catalogue.add(artifact, parents)
-                leftover = self._place(folder, artifact.path)
+                leftover = place(self.root, folder, artifact.path)
         if existing is None:
             if leftover is not None:
                 remove_path(leftover)
@@ -199,8 +204,13 @@ class Registry:
             return resolve(catalogue, Ref(artifact.name, artifact.version))
 
     def tag(self, artifact: Artifact, tags: Iterable[Tag] = (), *, drop: Iterable[str] = ()) -> Artifact:
-        """Put tags on an artifact, in place of those with the same key, and drop others; return it as it is now."""
+        """Put tags on an artifact, in place of those with the same key, and drop others; return it as it is now.
+
+        Raises UsageError, and changes nothing, where it has no tag that is to be dropped.
+        """
+        drop = tuple(drop)
         with self._database.write() as catalogue:
+            check_tagged(resolve(catalogue, Ref(artifact.name, artifact.version)), drop)
             for tag in tags:
                 catalogue.set_tag(artifact, tag)
             for key in drop:
@@ -212,7 +222,7 @@ class Registry:
         with self._database.read() as catalogue:
             edges = [edge for edge in catalogue.edges() if edge.parent_ref == artifact.ref]
             found = [resolve(catalogue, parse_ref(ref)) for ref in dict.fromkeys(edge.child_ref for edge in edges)]
-        return [report for report in found if speaks_of(report, artifact.ref) and report.removed_at is None]
+        return [report for report in found if artifact.ref in subjects(report) and report.removed_at is None]
 
     def promote(
         self,
@@ -269,17 +279,28 @@ class Registry:
         """
         asked = parse_ref(ref)
         with self._database.read() as catalogue:
-            return trace(resolve(catalogue, asked).ref, catalogue.edges(), catalogue.kinds())
+            return trace(resolve(catalogue, asked).ref, catalogue.edges(), catalogue.kinds(), catalogue.removed())
 
     def verify(self, artifacts: Iterable[Artifact]) -> list[str]:
         """Return what is wrong with the database and the files of artifacts, one line each, naming the file."""
         found = self._database.problems()
         for artifact in artifacts:
-            found += broken_files(artifact.path)
-            manifest = artifact.path / MANIFEST
-            if manifest.is_file() and file_digest(manifest) != artifact.sha256:
-                found.append(f"{manifest}: not the one that was registered")
+            found += damage(artifact)
         return found
+
+    def check(self, artifact: Artifact) -> None:
+        """Raise StorageError, with what to do, unless each file of an artifact is the one that was registered."""
+        problems = damage(artifact)
+        if problems:
+            raise StorageError(
+                f"{artifact.ref} is damaged: {'; '.join(problems)}. {remedy(artifact, self.root, self._url)}"
+            )
+
+    def discard(self, ref: str, *, remove: bool) -> "Discarded":
+        """Find what is wrong with a damaged version, and give it up if `remove`. See `rlhf.registry.discard`."""
+        from rlhf.registry.discard import discard
+
+        return discard(self.root, self._database, self.get(ref), remove=remove)
 
     def sweep(self, *, remove: bool) -> "Swept":
         """Find what is of no use any more, and remove it if `remove`. See `rlhf.registry.sweep`."""
@@ -296,12 +317,12 @@ class Registry:
             yield
 
     @contextmanager
-    def workspace(self, fingerprint: str) -> Iterator[Path]:
+    def workspace(self, fingerprint: str, *, stage: str = "") -> Iterator[Path]:
         """Give a folder to make one artifact in, to one process at a time.
 
         It is empty but for `checkpoints/`, which a run that was killed, interrupted or broken off leaves to the next
         one with this fingerprint. A second process that asks for the same fingerprint waits; it must then look with
-        `find` whether there is anything left to do. After success nothing stays.
+        `find` whether there is anything left to do. After success nothing stays. What is announced begins with `stage`.
 
         Raises:
             Interrupted: this process showed no sign of life for so long that another one took over.
@@ -309,7 +330,11 @@ class Registry:
         from rlhf.registry.workspace import open_workspace
 
         check_fingerprint(fingerprint)
-        with open_workspace(self.root, self._database, fingerprint, self._announce) as (folder, held):
+
+        def announce(text: str) -> None:
+            self._announce(f"{stage}: {text}" if stage else text)
+
+        with open_workspace(self.root, self._database, fingerprint, announce) as (folder, held):
             self._held[fingerprint] = held
             try:
                 yield folder
@@ -329,22 +354,6 @@ class Registry:
         if parts[1] not in self._held:
             raise UsageError(f"{folder} is nobody's workspace; make it in the folder that `workspace` gives")
         return self._held[parts[1]]
-
-    def _place(self, folder: Path, target: Path) -> Path | None:
-        """Rename the folder into place, as the last thing before the commit; return where a leftover there went.
-
-        The leftover is a killed run's, and is removed after the commit alone. A rename never replaces a folder that
-        has come there meanwhile.
-        """
-        with storage_errors(target, "use"):
-            target.parent.mkdir(exist_ok=True)
-            sync_folder(self.root)
-            leftover = self.root / WORK / f".trash-{secrets.token_hex(8)}" if target.exists() else None
-            if leftover is not None:
-                os.rename(target, leftover)
-            os.rename(folder, target)
-            sync_folder(target.parent)
-        return leftover
 
 
 def _as_json(name: str, metadata: Mapping[str, object]) -> dict[str, object]:

@@ -84,9 +84,9 @@ def sweep(root: Path, database: "Database", *, remove: bool) -> Swept:
             catalogue.mark_removed(artifact, now)
         for lease in gone.intersection(leases):
             catalogue.leases.end(lease.token)
-        trash = [_put_away(root, path) for path in (*plan.unlisted, *plan.workspaces)]
-    trash += [_put_away(root, artifact.path) for artifact in plan.versions if artifact.path.exists()]
-    for path in trash:
+        put_away = [move_to_trash(root, path) for path in (*plan.unlisted, *plan.workspaces)]
+    put_away += [move_to_trash(root, artifact.path) for artifact in plan.versions if artifact.path.exists()]
+    for path in put_away:
         remove_path(path)
     return report
 
@@ -98,6 +98,22 @@ def remove_path(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def trash(root: Path) -> Path:
+    """Return a new name below `.work` for what is about to be removed."""
+    return root / WORK / f"{_TRASH}{secrets.token_hex(8)}"
+
+
+def move_to_trash(root: Path, path: Path) -> Path:
+    """Rename what is to be removed out of sight, and return where it is; a name without versions loses its folder."""
+    place = trash(root)
+    with storage_errors(path, "remove"):
+        os.rename(path, place)
+        sync_folder(path.parent)
+        if path.parent.parent == root and path.parent.name != WORK and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    return place
 
 
 def _plan(root: Path, catalogue: "Catalogue", at_work: Sequence[Lease]) -> _Plan:
@@ -146,13 +162,3 @@ def _report(root: Path, plan: _Plan, at_work: Iterable[Lease], *, removed: bool)
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() and not path.is_symlink() else iter((path,))
     return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
-
-
-def _put_away(root: Path, path: Path) -> Path:
-    trash = root / WORK / f"{_TRASH}{secrets.token_hex(8)}"
-    with storage_errors(path, "remove"):
-        os.rename(path, trash)
-        sync_folder(path.parent)
-        if path.parent.parent == root and path.parent.name != WORK and not any(path.parent.iterdir()):
-            path.parent.rmdir()
-    return trash

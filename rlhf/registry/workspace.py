@@ -4,6 +4,7 @@ A holder that showed no sign of life and wakes up finds its lease gone: its regi
 transaction, its thread stops its work at once, and what it had open for writing in the folder is unlinked by then.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 from rlhf.registry.artifact import CHECKPOINTS, WORK
 from rlhf.registry.database import Database
 from rlhf.registry.leases import Held, holding, interrupter, lost
-from rlhf.registry.sweep import remove_path
-from sft.core.durable import storage_errors
+from rlhf.registry.sweep import remove_path, trash
+from sft.core.durable import storage_errors, sync_folder
 from sft.core.errors import Pruned, StorageError
 
 
@@ -45,6 +46,23 @@ def open_workspace(
             raise
         if not _is_lost(held):
             remove_path(folder)
+
+
+def place(root: Path, folder: Path, target: Path) -> Path | None:
+    """Rename a folder into place, as the last thing before the commit; return where a leftover there went.
+
+    The leftover is a killed run's, and is removed after the commit alone. A rename never replaces a folder that has
+    come there meanwhile.
+    """
+    with storage_errors(target, "use"):
+        target.parent.mkdir(exist_ok=True)
+        sync_folder(root)
+        leftover = trash(root) if target.exists() else None
+        if leftover is not None:
+            os.rename(target, leftover)
+        os.rename(folder, target)
+        sync_folder(target.parent)
+    return leftover
 
 
 def _is_lost(held: Held) -> bool:

@@ -305,7 +305,7 @@ def _stage_row(item: Json) -> StageRow:
 
 
 def _headline(results: Json, found: list[Finding]) -> tuple[str, Tone]:
-    win_rate, _, _, bias = found
+    win_rate, *_, bias = found
     if win_rate.tone is Tone.GOOD:
         verdict = "The policy beats the SFT model it started from"
     elif win_rate.tone is Tone.BAD:

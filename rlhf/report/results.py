@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rlhf.report.checks import bias_checks
 from sft.core.durable import write_json
+from sft.core.progress import marked
 from sft.core.values import (
     Json,
     Quantity,
@@ -21,6 +22,7 @@ from sft.core.values import (
     percent,
     quantity,
     shown_interval,
+    shown_value,
 )
 
 
@@ -137,6 +139,7 @@ def findings(results: Json) -> list[Finding]:
         _win_rate(quantity(evaluation.get("win_rate")), quantity(evaluation.get("judge_accuracy"))),
         _kl(quantity(evaluation.get("kl"))),
         _reward_accuracy(mapping(evaluation.get("reward_model_accuracy"))),
+        _evaluation_gate(evaluation),
         _bias(mapping(results.get("bias"))),
     ]
 
@@ -174,7 +177,7 @@ def _kl(kl: Quantity | None) -> Finding:
     if kl is None:
         return _absent(label, "this run did not measure the distance from the reference model")
     remark = "nats per answer between policy and SFT model: how far PPO moved it"
-    return Finding(label, f"{kl.value:.1f}", shown_interval(kl, rate=False), kl.n, remark, Tone.OPEN)
+    return Finding(label, shown_value(kl), shown_interval(kl, rate=False), kl.n, remark, Tone.OPEN)
 
 
 def _reward_accuracy(fields: Json) -> Finding:
@@ -220,6 +223,24 @@ def _longer_text(fields: Json) -> str:
     return f"the longer answer wins {percent(longer.value)} {shown_interval(longer, rate=True)}".rstrip()
 
 
+def _evaluation_gate(evaluation: Json) -> Finding:
+    """Say why the gate lets a policy become champion or not; without a gate the file is an older program's."""
+    label = "Evaluation gate"
+    gate = mapping(evaluation.get("gate"))
+    rate, limit = quantity(evaluation.get("win_rate")), number(gate.get("min_win_rate"))
+    if rate is None or rate.low is None or limit is None:
+        return _absent(label, "this run did not hold its win rate against a limit")
+    low_end = f"the low end of the win rate's interval, {percent(rate.low)},"
+    if gate.get("passed") is True:
+        return Finding(label, "passed", "", None, f"{low_end} is above {percent(limit)}", Tone.GOOD)
+    judge = quantity(evaluation.get("judge_accuracy"))
+    reasons = [
+        f"{low_end} is not above {percent(limit)} (evaluation.min_win_rate)" if rate.low <= limit else "",
+        "the judge is not shown to be better than a coin" if judge is not None and not judge.above(0.5) else "",
+    ]
+    return Finding(label, "failed", "", None, "; ".join(reason for reason in reasons if reason), Tone.BAD)
+
+
 def _bias(bias: Json) -> Finding:
     label = "Bias gate"
     checks = bias_checks(bias.get("checks"))
@@ -238,16 +259,17 @@ def _bias(bias: Json) -> Finding:
 _STYLES = {Tone.GOOD: "green", Tone.BAD: "bold red", Tone.OPEN: "yellow"}
 
 
-def summary_table(results: Results) -> Table:
-    """Return the table that ends a run: its stages, and below them what came out."""
+def summary_table(results: Results, *, mark: str = "") -> Table:
+    """Return the table that ends a run: its stages, and below them what came out; `mark` stands in its title."""
     table = Table.grid(padding=(1, 0))
-    table.add_row(_stage_table(results))
+    table.add_row(_stage_table(results, mark))
     table.add_row(_finding_table(results))
     return table
 
 
-def _stage_table(results: Results) -> Table:
-    table = Table(title=Text(f"{results.experiment} · {results.run_id}"), title_justify="left", title_style="bold")
+def _stage_table(results: Results, mark: str) -> Table:
+    title = Text(marked(mark, f"{results.experiment} · {results.run_id}"))
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("stage")
     table.add_column("result", overflow="fold")
     table.add_column("time", justify="right")

@@ -55,7 +55,7 @@ def list_runs(folders: FoldersArgument = None, as_json: JsonOption = False) -> N
     if found.runs:
         from rlhf.runs import render
 
-        render.show(render.run_list(found.runs))
+        render.show(render.run_list(found.runs, render.terminal_width()))
     else:
         typer.echo(f"no runs in {', '.join(map(str, looked_in))}; `rlhf run experiment=quickstart` makes one", err=True)
     _say_what_is_missing(found)
@@ -87,6 +87,9 @@ def compare_runs(
     from rlhf.runs.compare import compare
     from rlhf.runs.folder import DEFAULT_FOLDERS, resolve
 
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"--output {output}: {output.parent} is no folder; make it first, or name another place")
+
     comparison = compare(resolve(runs, folders or DEFAULT_FOLDERS))
     if output is not None:
         from rlhf.runs.page import render as page
@@ -99,7 +102,7 @@ def compare_runs(
     elif output is None:
         from rlhf.runs import render
 
-        render.show(render.comparison_page(comparison))
+        render.show(render.comparison_page(comparison, render.terminal_width()))
 
 
 @app.command("sync")
@@ -116,13 +119,18 @@ def sync_runs(
 
     looked_in = folders or DEFAULT_FOLDERS
     found = resolve(runs, looked_in) if runs else find_runs(looked_in)
-    done = [sync.sync(run, rehearse=dry_run, timeout_s=timeout_s) for run in found.runs]
+    if dry_run:
+        done = [sync.sync(run, rehearse=True) for run in found.runs]
+    else:
+        done = sync.sync_all(found.runs, timeout_s=timeout_s)
     _say_what_is_missing(found)
     if as_json:
         typer.echo(sync.as_json(done))
     else:
         for run in done:
             typer.echo(sync.described(run, rehearsed=dry_run))
+    if waits := sync.not_sent(done):
+        typer.echo(waits, err=True)
     if any(run.failed for run in done):
         raise typer.Exit(1)
 

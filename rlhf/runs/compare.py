@@ -136,6 +136,12 @@ class Comparison:
             said.append(
                 f"{len(unfinished)} of {len(self.runs)} runs are not finished and have no results: {states}{more}."
             )
+        trials = [run for run in self.runs if run.record.trial is not None]
+        if trials:
+            said.append(
+                f"{len(trials)} of {len(self.runs)} runs are trials of a search: their numbers are of validation data, "
+                "and called so; run a trial's settings as an experiment of their own to see them on test data."
+            )
         if self.sorted.repeats:
             said.append(
                 f"{len(self.sorted.repeats)} runs are left out, since they repeat a configuration and seed of another; "

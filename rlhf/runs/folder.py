@@ -35,6 +35,12 @@ class RunFolder:
         found = _read_json(self.path / RESULTS_FILE)
         return found if found.get("run_id") == self.record.run_id else {}
 
+    @property
+    def place(self) -> int | None:
+        """A trial's place in its search, by which people know it: the name of its folder, else its own number."""
+        named = self.path.resolve().name
+        return int(named) if self.record.trial is not None and named.isdecimal() else self.record.trial
+
     def report(self, stage: str) -> Json:
         """Return what a finished stage reported; empty for any other."""
         if all(done.name != stage for done in self.record.stages):

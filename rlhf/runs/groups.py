@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rlhf.runs.folder import RunFolder
-from rlhf.runs.record import State
+from rlhf.runs.record import RunRecord, State
 from sft.core.values import Json
 
 NOT_COMPARED = ("seed", "registry", "wandb", "resume", "search")
 """Parts of a configuration that say which run it is and where it is kept, not what it does."""
+MEASURED_ON = "measured on"
+"""A field of its own: a trial of a search sees validation data alone, so it never stands for another run."""
 _SHOWN_VALUE = 60
 
 
@@ -42,7 +44,7 @@ class Groups(NamedTuple):
 def group_runs(runs: Sequence[RunFolder]) -> Groups:
     """Sort runs into groups. Of several with one configuration and seed a finished one stands for all, or the newest:
     a repeated run gives the same numbers, and counted twice it would make intervals too narrow."""
-    flat = {run.path: _compared(run.record.config) for run in runs}
+    flat = {run.path: _compared(run.record) for run in runs}
     seeds: dict[str, dict[int, RunFolder]] = {}
     repeats: list[RunFolder] = []
     for run in runs:
@@ -66,8 +68,9 @@ def _worth(run: RunFolder) -> tuple[bool, str]:
     return run.record.state is State.FINISHED, run.record.started
 
 
-def _compared(config: Json) -> dict[str, object]:
-    return {name: value for name, value in flatten(config).items() if name.split(".")[0] not in NOT_COMPARED}
+def _compared(record: RunRecord) -> dict[str, object]:
+    settings = {name: value for name, value in flatten(record.config).items() if name.split(".")[0] not in NOT_COMPARED}
+    return settings | {MEASURED_ON: "test data" if record.trial is None else "validation data"}
 
 
 def flatten(config: Json, prefix: str = "") -> dict[str, object]:

@@ -27,7 +27,16 @@ HEADLINES = (
     Measure("reward_model_accuracy", "reward model accuracy", rate=True),
     Measure("policy_length", "answer length, tokens"),
     Measure("policy_perplexity", "perplexity of held-out answers"),
+    Measure("validation_sft_loss", "validation data: SFT loss, nats per token"),
+    Measure("validation_reward_accuracy", "validation data: reward model accuracy", rate=True),
+    Measure("validation_win_rate", "validation data: win rate against SFT", rate=True),
+    Measure("validation_held_out_reward", "validation data: gain by the judge's scores"),
+    Measure("validation_kl", "validation data: KL to SFT, nats per answer"),
+    Measure("validation_worst_bias", "validation data: worst bias, share of its limit"),
+    Measure("validation_gold", "validation data: gold reward"),
 )
+VALIDATION = "validation_"
+"""Begins the name of what a trial of a search measured: its objectives, and the gold reward, which chooses nothing."""
 
 
 _RATES = {measure.name for measure in HEADLINES if measure.rate}
@@ -69,8 +78,11 @@ class Across(NamedTuple):
 
 
 def evaluation(run: RunFolder) -> Json:
-    """Return the named estimates of a finished run; empty for any other."""
-    return mapping(run.results.get("evaluation"))
+    """Return the named estimates of a finished run, a trial's under names of their own; empty for any other."""
+    if run.record.trial is None:
+        return mapping(run.results.get("evaluation"))
+    found = {**mapping(run.results.get("objectives")), "gold": run.results.get("gold")}
+    return {f"{VALIDATION}{name}": value for name, value in found.items()}
 
 
 def measured(run: RunFolder, name: str) -> Quantity | None:

@@ -16,7 +16,7 @@ from rlhf.runs.measures import HEADLINES, Across, Basis, Measure, measured
 from rlhf.runs.samples import Answer
 from sft.core.page import render_page
 from sft.core.plots import MUTED, SERIES
-from sft.core.values import Quantity, duration, percent, plain, shown_interval
+from sft.core.values import Quantity, duration, percent, plain, shown_interval, shown_value
 
 _TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 _MOST_IN_FOREST = 16
@@ -120,7 +120,7 @@ def _subtitle(comparison: Comparison) -> str:
 def _colours(comparison: Comparison) -> dict[str, str]:
     """Colour the groups that win most against their SFT model, where not all can have a colour."""
     letters = [group.letter for group in comparison.groups]
-    rates = comparison.numbers.get("win_rate", {})
+    rates = comparison.numbers.get("validation_win_rate", {}) | comparison.numbers.get("win_rate", {})
     best = sorted(letters, key=lambda letter: -rates[letter].mean if letter in rates else 1.0)
     return plots.colours(letters, best)
 
@@ -144,8 +144,9 @@ def _number_row(measure: Measure, row: Mapping[str, Across], groups: Sequence[Gr
 def _value(measure: Measure, found: Across | None) -> Value | None:
     if found is None:
         return None
-    number = percent(found.mean) if measure.rate else plain(round(found.mean, 4))
-    interval = shown_interval(Quantity(found.mean, found.low, found.high), rate=measure.rate)
+    estimate = Quantity(found.mean, found.low, found.high)
+    number = percent(found.mean) if measure.rate else shown_value(estimate)
+    interval = shown_interval(estimate, rate=measure.rate)
     over = {Basis.SEEDS: f"{found.n} seeds", Basis.PROMPTS: "1 seed; over its prompts", Basis.NONE: f"{found.n} seed"}
     return Value(number, interval, over[found.basis])
 
@@ -217,8 +218,8 @@ def _at_grid(found: Frontier, grid: Sequence[float]) -> list[Value | None]:
         if point is None:
             values.append(None)
         else:
-            interval = shown_interval(Quantity(point.mean, point.low, point.high), rate=False)
-            values.append(Value(f"{point.mean:.2f}", interval, f"n {point.n}"))
+            estimate = Quantity(point.mean, point.low, point.high)
+            values.append(Value(shown_value(estimate), shown_interval(estimate, rate=False), f"n {point.n}"))
     return values
 
 

@@ -91,6 +91,17 @@ class RunRecord:
     ledger_from: int = 0
     """The ledger's first line (`seq`) of this configuration; those before belong to another one of the same folder."""
 
+    @property
+    def trial(self) -> int | None:
+        """Its number in the study's database; None for a run that is no trial."""
+        found = number(mapping(self.config.get("search")).get("trial"))
+        return None if found is None else int(found)
+
+    @property
+    def study(self) -> str:
+        """Name of the search that it is a trial of; nothing for a run that is no trial."""
+        return "" if self.trial is None else text(mapping(self.config.get("search")).get("study"))
+
     def as_dict(self) -> dict[str, object]:
         """Return the record as plain JSON."""
         return {

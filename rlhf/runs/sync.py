@@ -24,17 +24,20 @@ from sft.core.errors import DataError, UsageError
 from sft.core.ledger import LEDGER, LedgerEntry, read_ledger
 from sft.core.redaction import redact_text
 from sft.core.tracking import mirror_settings
-from sft.core.wandb_environment import contained, has_key
+from sft.core.values import mapping
+from sft.core.wandb_environment import base_url, check_answers, contained, has_key
 from sft.core.wandb_files import MirrorFile, cut_torn, settled_files
 from sft.core.wandb_identity import Identity, MirroredRun, read_identity
 from sft.core.wandb_mirror import SENT, mark_sent
-from sft.core.wandb_run import Row, open_run
+from sft.core.wandb_run import PROBE_TIMEOUT_S, Row, open_run
 
 TIMEOUT_S = 600.0
 """For one call of `wandb sync`."""
 _SHOWN_STEPS = 10
 Send = Callable[[Path, Sequence[Path], float], str]
-"""(run's folder, W&B's folders, seconds) -> what was printed. What arrived is read from the folders."""
+"""(run's folder, W&B's folders, seconds) -> what was printed. What arrived is read from the folders.
+
+Raises ConnectionError where the server does not answer."""
 
 
 class Lost(NamedTuple):
@@ -81,6 +84,8 @@ class Synced(NamedTuple):
     failed: tuple[str, ...] = ()
     """One line for each folder that the server does not have for sure."""
     skipped: str | None = None
+    waiting: int = 0
+    """Folders that were not sent, since the server does not answer."""
 
     def as_dict(self) -> dict[str, object]:
         """Return it as plain JSON."""
@@ -121,6 +126,25 @@ def _known_as_sent(folder: Path) -> set[str]:
     return {name for line in lines if (name := line.strip('"'))}
 
 
+def sync_all(runs: Sequence[RunFolder], *, timeout_s: float = TIMEOUT_S, send: Send | None = None) -> list[Synced]:
+    """Send runs one after the other, as `sync` does; once the server does not answer, no further one is tried.
+
+    Raises:
+        UsageError: there is no key for W&B.
+    """
+    done: list[Synced] = []
+    for run in runs:
+        silent = any(before.waiting for before in done)
+        found = sync(run, rehearse=silent, timeout_s=timeout_s, send=send)
+        done.append(_put_off(found) if silent else found)
+    return done
+
+
+def _put_off(planned: Synced) -> Synced:
+    """Return what a rehearsal would have sent as waiting, with the folders that lost rows will have."""
+    return planned._replace(sent=(), lost=(), waiting=len(planned.sent) + len(planned.lost))
+
+
 def sync(run: RunFolder, *, rehearse: bool = False, timeout_s: float = TIMEOUT_S, send: Send | None = None) -> Synced:
     """Back-fill and send one run; a run in progress is left alone.
 
@@ -138,9 +162,17 @@ def sync(run: RunFolder, *, rehearse: bool = False, timeout_s: float = TIMEOUT_S
     if run.record.state is State.RUNNING:
         return Synced(run.path, run.record.run_id, skipped="it is running; it sends by itself, or is sent afterwards")
     try:
+        if not (run.path / "wandb").exists() and read_identity(run.path) is None:
+            return Synced(run.path, run.record.run_id, skipped=_why_nothing_is_kept(run))
         return _planned(run, rehearse, timeout_s, send or wandb_sync)
     except DataError as error:
         return Synced(run.path, run.record.run_id, failed=(str(error),))
+
+
+def _why_nothing_is_kept(run: RunFolder) -> str:
+    if mapping(run.record.config.get("wandb")).get("mode") == "disabled":
+        return "W&B was off (wandb=disabled), so there is nothing to send"
+    return "nothing was kept for W&B: it was off (WANDB_MODE=disabled), or no stage had begun"
 
 
 def _planned(run: RunFolder, rehearse: bool, timeout_s: float, send: Send) -> Synced:
@@ -163,21 +195,29 @@ def _synced(run: RunFolder, timeout_s: float, send: Send) -> Synced:
     for lost in found.lost:
         assert found.identity is not None
         back_fill(run, found.identity, lost)
+    waiting = plan(run.path).waiting
     sent: list[str] = []
     failed: list[str] = []
-    for wave in _waves(plan(run.path).waiting):
+    answers = True
+    for wave in _waves(waiting):
         for file in wave:
             cut_torn(file)
-        said = send(run.path, [file.folder for file in wave], timeout_s)
+        try:
+            said = send(run.path, [file.folder for file in wave], timeout_s)
+        except ConnectionError as error:
+            said, answers = redact_text(str(error)), False
         for file in wave:
             if file.sent:
                 mark_sent(run.path, file.folder.name)
                 sent.append(file.folder.name)
             else:
                 failed.append(f"{file.folder}: {said}")
-        if failed:
+        if failed or not answers:
             break
-    return Synced(run.path, run.record.run_id, tuple(sent), found.sent, found.empty, found.lost, tuple(failed))
+    left = 0 if answers else len(waiting) - len(sent)
+    return Synced(
+        run.path, run.record.run_id, tuple(sent), found.sent, found.empty, found.lost, tuple(failed), waiting=left
+    )
 
 
 def back_fill(run: RunFolder, identity: Identity, lost: Lost) -> None:
@@ -202,7 +242,12 @@ def _waves(files: Sequence[MirrorFile]) -> list[list[MirrorFile]]:
 
 
 def wandb_sync(folder: Path, mirrored: Sequence[Path], timeout_s: float) -> str:
-    """Let `wandb sync` send folders, in a process that is ended when it takes too long; return its last line."""
+    """Let `wandb sync` send folders, in a process that is ended when it takes too long; return its last line.
+
+    Raises:
+        ConnectionError: the server does not answer; wandb itself would try again and again until the time is up.
+    """
+    check_answers(base_url(os.environ), min(timeout_s, PROBE_TIMEOUT_S))
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", *(str(path.resolve()) for path in mirrored)]
     child = subprocess.Popen(
         command,
@@ -220,7 +265,7 @@ def wandb_sync(folder: Path, mirrored: Sequence[Path], timeout_s: float) -> str:
         child.wait()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
-        return f"no answer of W&B in {timeout_s:.0f} s; look at the network and run this command again"
+        raise ConnectionError(f"no answer of W&B in {timeout_s:.0f} s") from None
     lines = redact_text(said).strip().splitlines() or [f"exit code {child.returncode}"]
     return next((line for line in lines if "ERROR" in line or "panic:" in line), lines[-1])[:300]
 
@@ -237,6 +282,7 @@ def described(run: Synced, *, rehearsed: bool) -> str:
         return f"{run.folder}: skipped, {run.skipped}"
     rows = sum(len(lost.entries) for lost in run.lost)
     told = [f"{len(run.sent)} {'to send' if rehearsed else 'sent'}", f"{run.already} sent before"]
+    told += [f"{run.waiting} waiting"] if run.waiting else []
     told += [f"{run.empty} empty"] if run.empty else []
     told += [f"{rows} lost rows {'to back-fill' if rehearsed else 'back-filled'}"] if rows else []
     lines = [f"{run.folder}: {', '.join(told)}"]
@@ -245,6 +291,16 @@ def described(run: Synced, *, rehearsed: bool) -> str:
         more = f" and {len(lost.entries) - _SHOWN_STEPS} more" if len(lost.entries) > _SHOWN_STEPS else ""
         lines.append(f"  lost: {lost.run.stage} {lost.run.product}, steps {steps}{more}")
     return "\n".join([*lines, *(f"  FAILED {line}" for line in run.failed)])
+
+
+def not_sent(done: Sequence[Synced]) -> str:
+    """Return how many folders wait for a server that does not answer; nothing where it does."""
+    runs = [run for run in done if run.waiting]
+    if not runs:
+        return ""
+    folders, of = sum(run.waiting for run in runs), f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    remedy = "look at the network and WANDB_BASE_URL, then run this command again"
+    return f"W&B does not answer: {folders} folders of {of} wait; {remedy}"
 
 
 def as_json(done: Sequence[Synced]) -> str:

@@ -19,6 +19,7 @@ from sft.core.values import Json, Quantity, mapping, plain, quantity, shown_inte
 
 STUDY_JSON, STUDY_PAGE = "study.json", "study.html"
 _OWN_WORDS = ("search.", "wandb.")
+_TOLD = 10
 
 
 class Report(NamedTuple):
@@ -33,6 +34,16 @@ class Report(NamedTuple):
     """By one objective the best, by several the Pareto front; empty while none is complete."""
     fixed: tuple[str, ...]
     """The words that hold for every trial."""
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether several trials share the best number of a single objective."""
+        return len(self.objectives) == 1 and len(self.best) > 1
+
+    @property
+    def told(self) -> list[Tried]:
+        """Return the trials whose commands people are shown: of a tie the first one alone."""
+        return self.best[: 1 if self.is_tie else _TOLD]
 
     @property
     def counts(self) -> Json:
@@ -89,10 +100,11 @@ def write_report(
 def show(report: Report, folder: Path) -> None:
     """Print what was found, best first by place, and where the rest stands."""
     several = len(report.objectives) > 1
-    table = Table(title=f"search {report.name}: {'Pareto front' if several else 'best'}", title_justify="left")
+    best = "Pareto front" if several else f"best, a tie of {len(report.best)}" if report.is_tie else "best"
+    table = Table(title=f"search {report.name}: {best}", title_justify="left")
     for column in ("trial", *report.objectives, "settings"):
         table.add_column(column, overflow="fold")
-    for trial in report.best[:10]:
+    for trial in report.best[:_TOLD]:
         values = [number_text(numbers(trial, name)) for name in report.objectives]
         settings = " ".join(f"{key}={setting_text(value)}" for key, value in trial.settings.items())
         table.add_row(str(trial.place), *values, Text(settings))
@@ -101,7 +113,8 @@ def show(report: Report, folder: Path) -> None:
     ended = ", ".join(f"{count} {state}" for state, count in report.counts.items())
     console.print(f"{len(report.tried)} trials: {ended}", highlight=False)
     if report.best:
-        console.print("On test data, which the search has not seen:", highlight=False)
+        first = f" (trial {report.best[0].place}, the first of the tie)" if report.is_tie else ""
+        console.print(f"On test data, which the search has not seen{first}:", highlight=False)
         console.print(f"  {report.command(report.best[0])}", soft_wrap=True, highlight=False, markup=False)
     console.print(str(folder / STUDY_PAGE), soft_wrap=True, highlight=False)
 

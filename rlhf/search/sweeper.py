@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rlhf import schema
 from rlhf.config import ExperimentConfig
 from rlhf.points import Failed
+from rlhf.search.places import folder_name
 from rlhf.search.space import Axis, Value, axis_of, defaults
 from sft.core.config import raise_problems
 from sft.core.durable import json_digest, make_folder, write_text
@@ -198,7 +199,11 @@ class OptunaSweeper(Sweeper):
 
 
 def _own_words(suggestion: "Suggestion") -> list[str]:
-    return [*suggestion.words, f"search.trial={suggestion.number}", f"hydra.sweep.subdir={suggestion.place:03d}"]
+    return [
+        *suggestion.words,
+        f"search.trial={suggestion.number}",
+        f"hydra.sweep.subdir={folder_name(suggestion.place)}",
+    ]
 
 
 def _tell(study: "Study", suggestion: "Suggestion", result: object, objectives: Sequence[str]) -> None:

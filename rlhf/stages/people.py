@@ -90,6 +90,7 @@ def _frozen(run: Run, project: str, tasks: Done, number: int, replaced: Sequence
     fingerprint = run.fingerprint("collection", settings, {"tasks": tasks.artifact.fingerprint})
     pinned = run.registry.find(fingerprint)
     if pinned is not None:
+        run.check(pinned)
         return run.registry.get(str(read_stage(pinned.path)["dataset"]))
     found = _collect(run, project, tasks, number)
     if isinstance(found, Waiting):

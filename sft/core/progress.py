@@ -61,6 +61,11 @@ def numbers_text(numbers: Mapping[str, float]) -> str:
     return " · ".join(f"{label} {value:.3g}" for label, value in numbers.items())
 
 
+def marked(mark: str, text: str) -> str:
+    """Return a text with the mark of its run before every line; without a mark as it is."""
+    return "\n".join(f"{mark} · {line}" for line in text.split("\n")) if mark else text
+
+
 class StageProgress(Protocol):
     """What a person watching a stage sees."""
 
@@ -84,9 +89,10 @@ class StageProgress(Protocol):
 class BarProgress:
     """A live bar on a terminal."""
 
-    def __init__(self, stage: str, console: Console) -> None:
+    def __init__(self, stage: str, console: Console, *, mark: str = "") -> None:
         """Show the bar at once, without a total until `start`."""
         self._stage = stage
+        self._mark = mark
         self._numbers: dict[str, float] = {}
         self._unit = ""
         self._bar = Progress(
@@ -101,7 +107,7 @@ class BarProgress:
             console=console,
             refresh_per_second=4,
         )
-        self._task: TaskID = self._bar.add_task(stage, total=None, count="", numbers="")
+        self._task: TaskID = self._bar.add_task(marked(mark, stage), total=None, count="", numbers="")
         self._bar.start()
 
     def start(self, total: int, unit: str) -> None:
@@ -118,7 +124,7 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(Text(f"{self._stage}: {text}"), soft_wrap=True)
+        self._bar.console.print(Text(marked(self._mark, f"{self._stage}: {text}")), soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
@@ -128,9 +134,12 @@ class BarProgress:
 class LineProgress:
     """Plain lines for a log file: the first, the last, and between them one every `LINE_INTERVAL_S` at most."""
 
-    def __init__(self, stage: str, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Print nothing yet; `clock` gives seconds."""
+    def __init__(
+        self, stage: str, console: Console, *, mark: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Print nothing yet; `mark` stands before every line, `clock` gives seconds."""
         self._stage = stage
+        self._mark = mark
         self._console = console
         self._clock = clock
         self._numbers: dict[str, float] = {}
@@ -158,7 +167,7 @@ class LineProgress:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._console.print(Text(f"{self._stage}: {text}"), soft_wrap=True)
+        self._console.print(Text(marked(self._mark, f"{self._stage}: {text}")), soft_wrap=True)
 
     def close(self) -> None:
         """Print the last state, unless it stands there already."""
@@ -187,6 +196,6 @@ class LineProgress:
         self._unprinted = None
 
 
-def stage_progress(stage: str, console: Console) -> StageProgress:
+def stage_progress(stage: str, console: Console, *, mark: str = "") -> StageProgress:
     """Return a live bar where the console is a terminal, else plain lines."""
-    return BarProgress(stage, console) if console.is_terminal else LineProgress(stage, console)
+    return BarProgress(stage, console, mark=mark) if console.is_terminal else LineProgress(stage, console, mark=mark)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sft.core.durable import json_digest
 from sft.core.ledger import LEDGER, Alert, Ledger, Told, told
-from sft.core.progress import StageProgress, stage_progress
+from sft.core.progress import StageProgress, marked, stage_progress
 from sft.core.redaction import redact, redact_text
 from sft.core.wandb_environment import contained, has_key, resolve_mode
 from sft.core.wandb_identity import Identity, MirroredRun, read_identity
@@ -172,6 +172,7 @@ class RunTracker:
         about: what W&B's configuration shows beside it, such as Hydra's choices.
         tags: of every W&B run.
         console: where people look; standard error when None.
+        mark: stands before every line for people, such as a point of a sweep.
         log_samples: False keeps all tables, and so all texts, out of W&B.
         log_artifacts: False keeps references to the registry out of W&B.
     """
@@ -191,6 +192,7 @@ class RunTracker:
         about: Mapping[str, object] | None = None,
         tags: Sequence[str] = (),
         console: Console | None = None,
+        mark: str = "",
         log_samples: bool = False,
         log_artifacts: bool = True,
     ) -> None:
@@ -198,7 +200,7 @@ class RunTracker:
         self._out_dir = out_dir
         self._asked, self._mode = mode, resolve_mode(mode, os.environ)
         self._tags = tuple(redact_text(tag) for tag in tags)
-        self._console = console or Console(stderr=True)
+        self._console, self._mark = console or Console(stderr=True), mark
         self._log_samples, self._log_artifacts = log_samples, log_artifacts
         self._mirrors: list[WandbMirror] = []
         self._open = ExitStack()
@@ -261,7 +263,7 @@ class RunTracker:
             about: what W&B's configuration shows of this stage, such as its inputs.
             listener: gets what is logged, after the ledger has it; what it raises ends the stage.
         """
-        progress = stage_progress(name, self._console)
+        progress = stage_progress(name, self._console, mark=self._mark)
         mirrored = self._mirrored(name, product, tags, about or {})
         mirror = WandbMirror(mirror_settings(self._out_dir, self._identity, mirrored, self._mode), progress.note)
         self._mirrors.append(mirror)
@@ -292,7 +294,7 @@ class RunTracker:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(marked(self._mark, text)), soft_wrap=True)
 
     def _mirrored(self, stage: str, product: str, tags: Sequence[str], about: Mapping[str, object]) -> MirroredRun:
         known = self._identity.find(stage, product)

@@ -5,9 +5,12 @@ Every reader takes any JSON value and returns an empty result instead of failing
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import NamedTuple
 
 Json = Mapping[str, object]
+_MOST_DIGITS = 6
+"""Behind the point; a smaller number is written as 1.23e-07."""
 
 
 def number(value: object) -> float | None:
@@ -92,6 +95,14 @@ def plain(value: float) -> str:
     if abs(value) >= 1e5 or abs(value) < 1e-3:
         return f"{value:.2e}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def shown_value(estimate: Quantity) -> str:
+    """Return a number with the digits behind the point that `shown_interval` gives its interval; alone, as `plain`."""
+    if estimate.interval is None:
+        return plain(estimate.value)
+    digits = max(-int(Decimal(f"{end:.3g}").as_tuple().exponent) for end in estimate.interval)
+    return plain(estimate.value) if digits > _MOST_DIGITS else f"{estimate.value:z.{max(0, digits)}f}"
 
 
 def shown_interval(estimate: Quantity, *, rate: bool) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,16 @@ def test_a_killed_run_carries_on_after_the_last_finished_stage(killed_and_resume
 
 
 def test_the_table_and_the_paths_end_a_run(killed_and_resumed: tuple[Path, dict, str]) -> None:
-    folder, _, stderr = killed_and_resumed
+    folder, results, stderr = killed_and_resumed
     assert "results.json" in stderr  # with --json all but the document goes to standard error
     again = rlhf("run", *MICRO, "hydra.run.dir=third", cwd=folder)
     assert again.returncode == 0
     for word in ("sft:1", "policy:1", "third/results.json", "third/report.html", "Win rate"):
         assert word in again.stdout
+    gate = results["evaluation"]["gate"]
+    assert gate == {"passed": results["evaluation"]["win_rate"]["ci"][0] > 0.5, "min_win_rate": 0.5}
+    (row,) = [line for line in again.stdout.splitlines() if "Evaluation gate" in line]
+    assert ("passed" if gate["passed"] else "failed") in row
 
 
 def test_a_sweep_reuses_the_trained_stages(killed_and_resumed: tuple[Path, dict, str]) -> None:
@@ -87,6 +92,10 @@ def test_a_sweep_reuses_the_trained_stages(killed_and_resumed: tuple[Path, dict,
         assert [stage["cached"] for stage in results["stages"]][:3] == [True] * 3
     assert first["stages"][3]["cached"] is False
     assert second["stages"][3]["cached"] is True  # 0.1 is the preset's own value
+    for line in ("#0 kl_coef=0.02 · ppo: 3/3 iteration", "#1 kl_coef=0.1 · sft: already done"):
+        assert line in done.stderr
+    for title in ("#0 kl_coef=0.02 · quickstart", "#1 kl_coef=0.1 · quickstart"):
+        assert title in done.stderr
     assert json.loads((folder / "sweep" / "1" / "results.json").read_text()) == second
 
 
@@ -120,6 +129,7 @@ def test_an_interrupted_run_exits_with_75_and_registers_nothing_half(sent: signa
         (["run", "experiment=quickstart", "ppo.batch_size=100", "ppo.num_mini_batches=8"], 2, "ppo.num_mini_batches=8"),
         (["models", "show", "nothing"], 2, "registry"),
         (["nonsense"], 2, "nonsense"),
+        (["run"], 2, "experiments: hh_harmless, hh_qwen, iterative, quickstart"),
         (["run", "experiment=hh_harmless", "data.path=missing.jsonl"], 2, "missing.jsonl"),
     ],
 )
@@ -138,6 +148,11 @@ def test_an_empty_label_file_exits_with_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "empty.jsonl" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    done = fresh("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"rlhf {version('rlhf')}\n")
 
 
 def test_doctor_reports_the_machine(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The whole line on a micro world: what is cached, what is registered, what results.json promises."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from rlhf.runs.lock import only_writer
 from rlhf.runs.record import State
 from rlhf.stages.evaluation import passes_evaluation
 from sft.core.durable import broken_files
-from sft.core.errors import DataError, UsageError
+from sft.core.errors import DataError, StorageError, UsageError
 from sft.core.ledger import read_ledger
 
 STAGES = ["sft", "labels", "reward", "ppo", "evaluation", "bias"]
@@ -153,6 +154,20 @@ def test_a_changed_ppo_value_retrains_ppo_and_what_follows(finished: tuple[Path,
     assert cached(changed) == [True, True, True, False, False, False]
     assert changed["registry"]["policy"] != finished[1]["registry"]["policy"]
     assert changed["registry"]["sft"] == finished[1]["registry"]["sft"]
+
+
+def test_one_flipped_bit_in_registered_weights_stops_the_next_run(finished: tuple[Path, dict], tmp_path: Path) -> None:
+    """The policy would else be trained on it, and registered."""
+    shutil.copytree(finished[0] / "registry", tmp_path / "registry")
+    registry = Registry(tmp_path / "registry")
+    weights = registry.get("sft:1").path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    before = registry.artifacts()
+    with pytest.raises(StorageError, match=rf"sft:1 is damaged: {weights}: changed since it was registered"):
+        run(tmp_path, "ppo.kl_coef=0.4")
+    assert registry.artifacts() == before
 
 
 def test_changed_evaluation_and_labels_keep_what_does_not_depend_on_them(finished: tuple[Path, dict]) -> None:

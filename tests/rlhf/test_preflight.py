@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.inputs import file_problems, tokenizer_problems
-from rlhf.preflight import MAX_POINTS, check, conf_dir, parse
+from rlhf.preflight import MAX_POINTS, check, check_something_asked, conf_dir, parse
 from rlhf.yaml_limits import MAX_BYTES, check_yaml
-from sft.core.errors import ConfigError, ConfigProblem
+from sft.core.errors import ConfigError, ConfigProblem, UsageError
 
 ROOT = conf_dir().parent
 
@@ -29,10 +29,10 @@ def problems(*argv: str) -> list[ConfigProblem]:
 
 
 MISTAKES = [
-    ("ppo.kl_coeff=0.1", "ppo.kl_coeff", 0.1, "is unknown", "ppo.kl_coef?"),
-    ("+ppo.kl_coeff=0.1", "ppo.kl_coeff", 0.1, "is unknown", "ppo.kl_coef?"),
-    ("++ppo.kl_coeff=0.1", "ppo.kl_coeff", 0.1, "is unknown", "ppo.kl_coef?"),
-    ("~ppo.kl_coeff", "ppo.kl_coeff", None, "is unknown", "ppo.kl_coef?"),
+    ("ppo.kl_coeff=0.1", "ppo.kl_coeff", 0.1, "is unknown", "did you mean ppo.kl_coef or "),
+    ("+ppo.kl_coeff=0.1", "ppo.kl_coeff", 0.1, "is unknown", "did you mean ppo.kl_coef or "),
+    ("++ppo.kl_coeff=0.1", "ppo.kl_coeff", 0.1, "is unknown", "did you mean ppo.kl_coef or "),
+    ("~ppo.kl_coeff", "ppo.kl_coeff", None, "is unknown", "did you mean ppo.kl_coef or "),
     ("kl_coef=0.1", "kl_coef", 0.1, "is unknown", "ppo.kl_coef?"),
     ("experimnt=quickstart", "experimnt", "quickstart", "is unknown", "experiment?"),
     ("modl=tiny", "modl", "tiny", "is unknown", "model?"),
@@ -46,7 +46,7 @@ MISTAKES = [
     ("ppo.batch_size=many", "ppo.batch_size", "many", "must be a whole number, not a text", "ppo.batch_size=4"),
     ("ppo.batch_size=4.5", "ppo.batch_size", 4.5, "not a fraction", "whole number"),
     ("ppo=3", "ppo", 3, "must be a section", "set one of its fields"),
-    ("ppo={kl_coeff: 1}", "ppo.kl_coeff", 1, "is unknown", "ppo.kl_coef?"),
+    ("ppo={kl_coeff: 1}", "ppo.kl_coeff", 1, "is unknown", "did you mean ppo.kl_coef or "),
     ("wandb.mode=ofline", "wandb.mode", "ofline", "must be one of auto, online", "wandb.mode=offline"),
     ("ppo.gamma=1.5", "ppo.gamma", 1.5, "between 0 and 1", "[0, 1]"),
     ("ppo.num_mini_batches=5", "ppo.batch_size", 128, "not a multiple of ppo.num_mini_batches=5", "use 125 or 130"),
@@ -62,6 +62,7 @@ MISTAKES = [
     ("data.path='???'", "data.path", "???", "is required", "set it: data.path"),
     ("ppo.lam='${ppo.nothing}'", "ppo.lam", "${...}", "cannot be composed", "correct it"),
     ("+hydra.callbacks.x._target_=os.system", "hydra.callbacks.x._target_", "os.system", "import and run", "remove"),
+    ("+foo._target_=os.system", "foo._target_", "os.system", "would name code to import", "remove it"),
     ("hydra.launcher._target_=os.system", "hydra.launcher._target_", "os.system", "BasicLauncher", "remove"),
     (
         "hydra.job_logging.handlers.file.class=evil.X",
@@ -101,6 +102,24 @@ def test_a_mistake_is_named_with_its_rule_and_remedy(word: str, field: str, valu
     assert found.value == value
     assert rule in found.rule
     assert remedy in found.remedy
+
+
+@pytest.mark.parametrize("words", [[], ["-m"], ["--config-dir", "mine"]])
+def test_a_command_without_a_word_is_told_what_there_is_to_run(words: list[str]):
+    Path("mine/experiment").mkdir(parents=True)
+    Path("mine/experiment/ours.yaml").write_text("seed: 1\n")
+    with pytest.raises(UsageError) as caught:
+        check_something_asked(parse(words))
+    own = ", ours" if "mine" in words else ""
+    assert f"experiments: hh_harmless, hh_qwen, iterative{own}, quickstart" in str(caught.value)
+    assert "try first: rlhf run experiment=quickstart" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words", [["seed=1"], ["experiment=quickstart"], ["--config-name", "other"], ["-m", "seed=1,2"]]
+)
+def test_one_word_is_enough(words: list[str]):
+    check_something_asked(parse(words))
 
 
 def test_all_mistakes_are_reported_at_once_and_each_once():

@@ -76,5 +76,9 @@ def test_sigterm_is_left_to_the_scheduler():
     assert len((folder / "attempts.txt").read_text().splitlines()) == 1
 
 
-def test_the_results_are_json(tmp_path: Path):
+def test_the_results_are_json_and_the_command_says_where_they_and_the_logs_lie(capsys: pytest.CaptureFixture[str]):
     assert json.loads(json.dumps(launch([*SUBMITIT, "seed=1"], train))) == [{"seed": 1, "count": 10}]
+    said = capsys.readouterr().err
+    assert "results: sweep/*/results.json" in said
+    assert "sweep/.submitit/*/*_log.out" in said
+    assert len(list(Path().glob("sweep/.submitit/*/*_log.out"))) == 1

@@ -1,6 +1,7 @@
 """Trees against the configuration dataclasses: every field, every kind of mistake."""
 
 import copy
+import re
 from dataclasses import is_dataclass
 
 import pytest
@@ -105,7 +106,8 @@ def test_a_typo_of_every_key_names_the_right_key():
         (found,) = problems(tree_with(typo, 1))
         assert found.field == typo
         assert found.rule.startswith(schema.UNKNOWN)
-        assert found.remedy == f"did you mean {leaf.name}?"
+        assert re.match(rf"did you mean {re.escape(leaf.name)}[ ?]", found.remedy)
+        assert found.remedy.endswith("all names: `rlhf run --cfg job`")
         tried += 1
     assert tried == len(schema.leaves())
 
@@ -136,12 +138,29 @@ def test_an_unknown_choice_lists_the_choices_and_the_nearest():
 
 def test_a_key_in_the_wrong_place_names_its_place():
     (found,) = problems({"kl_coef": 0.1})
-    assert found.remedy == "did you mean ppo.kl_coef?"
+    assert found.remedy.startswith("did you mean ppo.kl_coef? ")
 
 
 def test_a_word_run_together_is_recognised():
     (found,) = problems({"sft": {"batchsize": 4}})
-    assert found.remedy == "did you mean sft.per_device_train_batch_size?"
+    assert found.remedy.startswith("did you mean sft.per_device_train_batch_size")
+
+
+def test_an_abbreviation_names_up_to_three_that_may_be_meant():
+    (found,) = problems({"ppo": {"lr": 3}})
+    assert found.remedy.startswith("did you mean ppo.learning_rate or ppo.lora_r or ppo.lr_scheduler_type? ")
+
+
+def test_an_unknown_section_is_said_to_be_unknown():
+    found = schema.unknown_key("foo.bar", 3)
+    assert found.rule == "is unknown: there is no section 'foo'"
+    assert found.remedy.startswith("the configuration has: seed, model, ")
+
+
+def test_a_target_is_refused_for_what_it_would_do():
+    found = schema.unknown_key("foo._target_", "os.system")
+    assert "would name code to import" in found.rule
+    assert "foo has" not in found.remedy
 
 
 def test_entries_of_lists_and_mappings_are_named():

@@ -158,5 +158,5 @@ def test_a_name_is_its_newest_version_that_can_train(place):
 def test_damaged_labels_are_not_trained_on(place, name):
     path = export(place).dataset.path / name
     path.write_bytes(path.read_bytes().replace(b"p1", b"p9", 1).replace(b"p ", b"q ", 1) + b" ")
-    with pytest.raises(DataError, match=rf"labels-p:1 is damaged: .*{name}.*; restore the folder, or export again"):
+    with pytest.raises(StorageError, match=rf"labels-p:1 is damaged: .*{name}.*Restore it from a copy, or give this"):
         training_dataset(place.registry, "labels-p:1")

@@ -54,6 +54,7 @@ def test_everything_made_from_the_labels_is_listed(place):
         reward_models=["reward:1", "judge:1"],
         policies=["policy:1"],
         others=["critic:1", "evaluation:1"],
+        same_files={},
     )
     assert (found.erased.labels, found.erased.exports, found.unregistered) == (1, [used.sha256], [])
     shown = found.as_dict()
@@ -134,7 +135,7 @@ def test_exports_that_the_registry_does_not_hold_are_named(place, tmp_path):
     used = export(place)
     other = Registry(tmp_path / "other")
     found = erase_annotator(place.store, other, "p", NAME)
-    assert (found.affected, found.unregistered) == (Affected([], [], [], []), [used.sha256])
+    assert (found.affected, found.unregistered) == (Affected([], [], [], [], {}), [used.sha256])
     assert "does not hold the exports listed as unregistered: delete their folders" in found.next[1]
     right = erase_annotator(place.store, place.registry, "p", NAME)
     assert right.affected.datasets == ["labels-p:1"]
@@ -144,7 +145,7 @@ def test_exports_that_the_registry_does_not_hold_are_named(place, tmp_path):
 
 def test_without_a_registry_and_without_exports(place):
     found = erase_annotator(place.store, None, "p", NAME)
-    assert (found.affected, found.unregistered, found.next) == (Affected([], [], [], []), [], [])
+    assert (found.affected, found.unregistered, found.next) == (Affected([], [], [], [], {}), [], [])
     with pytest.raises(UsageError, match="project 'p' knows no annotator 'Nobody'"):
         erase_annotator(place.store, None, "p", "Nobody")
     with pytest.raises(UsageError, match="there is no project 'r'"):

@@ -1,12 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labels_and_registry import Place
 from published import ATTACK, FILE_PEOPLE, Published, publish, register
 
-from rlhf.publishing.label_sources import LabelSource, by_person, label_sources, told
+from rlhf.publishing.facts import reports_about
+from rlhf.publishing.label_sources import LabelSource, by_person, label_rows, label_sources, told
+from rlhf.publishing.used_by import used_by
 from rlhf.registry import Artifact, Registry
-from sft.core.errors import DataError
+from sft.core.durable import MANIFEST, seal
+from sft.core.errors import DataError, StorageError
 
 
 def sources(registry: Registry, ref: str) -> dict[str, LabelSource]:
@@ -64,9 +68,48 @@ def test_what_was_not_recorded(tmp_path: Path, sft_folder: Path, reward_folder: 
     assert (found.labels, found.unknown, found.licences) == (6, None, None)
     register(own.place, "labels", {}, metrics={"judgements": 9}, parents=[])
     assert sources(own.place.registry, "labels:2")["labels:2"][2:4] == (9, None), "a version without rows"
-    (own.labels.path / "labels.jsonl").write_text("{")
-    with pytest.raises(DataError, match=r"labels.jsonl cannot be read .*see `rlhf models verify labels:1`"):
+
+
+@pytest.mark.parametrize("resealed", [False, True])
+def test_damaged_labels_name_nobody(tmp_path: Path, sft_folder: Path, reward_folder: Path, resealed: bool):
+    own = publish(tmp_path, sft_folder, reward_folder)
+    rows = own.labels.path / "labels.jsonl"
+    rows.write_bytes(rows.read_bytes().replace(b"Ottokar", b"Ottokas"))
+    file = rows
+    if resealed:
+        seal(own.labels.path)
+        file = own.labels.path / MANIFEST
+    for asked in (lambda: sources(own.place.registry, "policy"), lambda: used_by(own.place.registry, None, "Ottokas")):
+        with pytest.raises(StorageError, match=rf"{file}: .*; `rlhf models verify` names every damaged file") as caught:
+            asked()
+        assert caught.value.exit_code == 74
+
+
+def test_a_damaged_export_names_nobody(tmp_path: Path, sft_folder: Path, reward_folder: Path):
+    own = publish(tmp_path, sft_folder, reward_folder)
+    facts = own.dataset.path / "export.json"
+    facts.write_text(facts.read_text().replace('"labels": 6', '"labels": 7'))
+    with pytest.raises(StorageError, match=f"{facts}: changed since it was registered"):
         sources(own.place.registry, "policy")
+
+
+def test_a_damaged_report_tells_no_number(tmp_path: Path, sft_folder: Path, reward_folder: Path):
+    own = publish(tmp_path, sft_folder, reward_folder)
+    stage = own.evaluation.path / "stage.json"
+    stage.write_text(stage.read_text().replace("0.7539", "0.9539"))
+    for damage in (lambda: None, stage.unlink):
+        damage()
+        with pytest.raises(StorageError, match=f"{stage}: not the one that was registered"):
+            reports_about(own.place.registry, own.policy)
+    (own.evaluation.path / MANIFEST).unlink()
+    with pytest.raises(StorageError, match=r"MANIFEST.json: not the one that was registered"):
+        reports_about(own.place.registry, own.policy)
+
+
+def test_registered_rows_that_are_no_labels(published: Published, tmp_path: Path):
+    (tmp_path / "labels.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"labels.jsonl cannot be read .*see `rlhf models verify labels:1`"):
+        list(label_rows(replace(published.labels, path=tmp_path)))
 
 
 def test_removed_versions_keep_their_counts(tmp_path: Path, sft_folder: Path, reward_folder: Path):

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from published import SECRET, Published
 
+from rlhf.publishing.claims import Claim
 from rlhf.publishing.graph import PEOPLE, Graph, Link, Node, lineage_graph
 from rlhf.publishing.label_sources import LabelSource, label_sources
 from rlhf.publishing.page import render
@@ -32,7 +33,8 @@ def hostile() -> str:
     links = [Link("people of labels:1", "policy:1", HOSTILE)]
     counts = {HOSTILE: 1}
     source = LabelSource(HOSTILE, HOSTILE, 1, {HOSTILE: 1}, 1, counts, counts, counts, None)
-    return render(Graph(HOSTILE, [people, node], links), [source])
+    claim = Claim(HOSTILE, {HOSTILE: HOSTILE}, [HOSTILE], [HOSTILE], [HOSTILE])
+    return render(Graph(HOSTILE, [people, node], links), [source], [claim])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_a_parent_in_two_roles_is_one_link(published: Published):
 
 
 def test_everything_stands_on_the_page(published: Published):
-    text = render(*graph_of(published, "policy"))
+    text = render(*graph_of(published, "policy"), [])
     registry = published.place.registry
     for ref in registry.lineage("policy").kinds:
         assert f"<code>{ref}</code>" in text
@@ -106,6 +108,7 @@ def test_the_page_loads_and_runs_nothing(hostile: str):
         "div",
         "h1",
         "h2",
+        "p",
         "span",
         "i",
         "code",
@@ -155,7 +158,7 @@ def test_texts_stay_within_their_nodes(page: Page, published: Published, tmp_pat
     words = ("labels of a very long name " * 3, "[55.4, 78.5] n=15650", "2581880fac4c: 15650")
     graph.nodes.append(Node("long:1", "labels-run-0123456789abcdef:123", "collection" * 6, words, "a" * 64))
     file = tmp_path / "page.html"
-    file.write_text(render(graph, sources))
+    file.write_text(render(graph, sources, []))
     page.goto(file.as_uri())
     wide = page.evaluate(
         """() => [...document.querySelectorAll('g.node')].flatMap(node => {
@@ -182,7 +185,7 @@ def test_people_and_their_labels_stand_at_the_left_also_of_a_later_round():
     links += [Link(a, b, "x") for a, b in (*made, ("policy:1", "policy:2"))]
     nodes = [*people, *(Node(name, name, name[:-2], (), "") for name in names)]
     sources = [LabelSource(f"labels:{n}", "labels", 1, {"a": 1}, 0, None, None, None, None) for n in (1, 2)]
-    text = render(Graph("policy:2", nodes, links), sources)
+    text = render(Graph("policy:2", nodes, links), sources, [])
     places = re.findall(r'translate\(([\d.]+) [\d.]+\)">\n<title>([^\n]+)', text)
     column = sorted({float(x) for x, _ in places})
     assert {float(x) for x, name in places if name == "1 person"} == {column[0]}
@@ -191,7 +194,7 @@ def test_people_and_their_labels_stand_at_the_left_also_of_a_later_round():
 
 
 def test_the_people_stand_at_the_left(published: Published):
-    text = render(*graph_of(published, "policy"))
+    text = render(*graph_of(published, "policy"), [])
     places = re.findall(r'<g class="node (\w+)[^"]*" transform="translate\(([\d.]+)', text)
     assert {float(x) for family, x in places if family == "people"} == {0.0}
     assert min(float(x) for family, x in places if family != "people") > 0
@@ -199,6 +202,6 @@ def test_the_people_stand_at_the_left(published: Published):
 
 def test_a_version_without_relatives(published: Published, tmp_path: Path):
     alone = Graph("x:1", [Node("x:1", "x:1", "sft", (), "a" * 64)], [])
-    text = render(alone, [])
+    text = render(alone, [], [])
     assert "nothing that is registered" in text
     assert "Who labelled" not in text

@@ -80,9 +80,15 @@ def test_lineage_as_json(published: Published):
 
 
 def test_lineage_as_a_page(published: Published, tmp_path: Path):
-    result = invoke(published, "lineage", "policy", "--html", str(tmp_path / "deep" / "lineage.html"), "--json")
+    result = invoke(published, "lineage", "policy", "--html", str(tmp_path / "lineage.html"), "--json")
     json.loads(result.stdout)
-    assert (tmp_path / "deep" / "lineage.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "lineage.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_page_makes_no_folder_that_was_mistyped(published: Published, tmp_path: Path):
+    with pytest.raises(UsageError, match="deep is no folder; make it first"):
+        invoke(published, "lineage", "policy", "--html", str(tmp_path / "deep" / "lineage.html"))
+    assert not (tmp_path / "deep").exists()
 
 
 def test_events_go_with_json(published: Published):

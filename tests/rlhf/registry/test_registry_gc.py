@@ -91,11 +91,45 @@ def test_an_erasure_stays_as_long_as_the_labels_that_it_speaks_of(registry):
     assert swept(registry) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "about", "measured_with"),
+    [
+        ("evaluation", ["policy"], ["sft", "reward", "judge"]),
+        ("validation-evaluation", ["policy"], ["sft", "reward", "judge"]),
+        ("validation-bias", ["policy"], ["sft", "reward"]),
+        ("reward-report", ["reward", "judge"], ["comparisons"]),
+        ("erasure", ["dataset"], []),
+        ("toxicity-report", ["sft"], ["labels"]),
+        ("comparisons", [], ["labels"]),
+    ],
+)
+def test_a_report_of_any_kind_stays_for_what_it_speaks_of_alone(registry, kind, about, measured_with):
+    for number in (1, 2):
+        parents = [(role, add(registry, role, f"{role}{number}", kind=role)) for role in (*measured_with, *about)]
+        add(registry, "report", f"r{number}", kind=kind, parents=parents)
+    for role, first in [(role, registry.get(f"{role}:1")) for role in (*about, *measured_with)]:
+        registry.tag(first, [Tag("paper")])
+        stays = "report:1" not in swept(registry, remove=False)
+        assert (role, stays) == (role, role in about)
+        assert [report.ref for report in registry.reports(first)] == (["report:1"] if role in about else [])
+        registry.tag(first, drop=["paper"])
+
+
+def test_the_card_of_a_policy_keeps_what_measured_its_reward_model(registry):
+    """The report on a reward model is older than the latest, the reward model is behind a policy that stays."""
+    for number in (1, 2):
+        reward = add(registry, "reward", f"w{number}", kind="reward")
+        add(registry, "reward-report", f"v{number}", kind="reward-report", parents=[("reward", reward)])
+        policy = add(registry, "policy", f"p{number}", kind="policy", parents=[("reward", reward)])
+        registry.tag(policy, [Tag("paper")])
+    assert swept(registry) == []
+
+
 def test_a_removed_version_keeps_its_row_and_its_number(registry):
     made = runs(registry, 2)
     runs(registry, 3)
     swept(registry)
-    with pytest.raises(UsageError, match=r"policy:1 was removed by `rlhf models gc` at 20.*what is there"):
+    with pytest.raises(UsageError, match=r"policy:1 was removed at 20.*what is there"):
         registry.get("policy:1")
     gone = registry.get("policy:1", removed=True)
     assert gone.sha256 == made["policy:1"].sha256
@@ -291,7 +325,7 @@ def test_no_order_of_stages_kills_and_sweeps_loses_what_is_referred_to(memory_pa
                 registry.tag(artifact, [Tag(f"tag{number}")])
                 tags.setdefault(artifact.ref, set()).add(f"tag{number}")
             elif action == "untag":
-                registry.tag(artifact, drop=[f"tag{number}"])
+                registry.tag(artifact, drop=tags.get(artifact.ref, set()) & {f"tag{number}"})
                 tags.get(artifact.ref, set()).discard(f"tag{number}")
             elif action == "promote":
                 registry.promote(artifact, "champion", asked_by="test", reason="forced")

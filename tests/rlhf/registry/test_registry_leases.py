@@ -149,7 +149,7 @@ def test_a_silent_holder_elsewhere_is_taken_over_and_one_that_beats_is_not(open_
     taken = threading.Event()
 
     def take() -> None:
-        with registry.workspace("stage"):
+        with registry.workspace("stage", stage="sft"):
             taken.set()
 
     waiter = threading.Thread(target=take)
@@ -165,8 +165,8 @@ def test_a_silent_holder_elsewhere_is_taken_over_and_one_that_beats_is_not(open_
         assert not catalogue.leases.beat(lease.token)
     other = f"process {os.getpid()} on other-machine"
     assert said == [
-        f"{other} is making stage: waiting for it, to use its result",
-        f"{other} has shown no sign of life for 2 s: taking over stage",
+        f"sft: {other} is making stage: waiting for it, to use its result",
+        f"sft: {other} has shown no sign of life for 2 s: taking over stage",
     ]
 
 

@@ -1,4 +1,9 @@
+from io import StringIO
+
+from rich.console import Console
+
 from rlhf.registry.lineage import Edge, trace
+from rlhf.registry.render import lineage_tree
 
 # labels -> comparisons -> reward -> policy; base -> sft -> reward, policy; policy, sft -> report. `other` is elsewhere.
 LABELS = Edge("comparisons:1", "labels", "labels:1")
@@ -69,6 +74,20 @@ def test_hundred_stacked_diamonds_and_long_lines_take_no_time_and_no_recursion()
     lineage = trace("x:3001", edges, kinds)
     assert len(lineage.ancestors) == 12000
     assert len(next(lineage.chains())) == 6001
+
+
+def test_what_was_removed_is_marked_wherever_it_stands():
+    """Only what the lineage reaches: other:1 is elsewhere."""
+    lineage = trace("policy:1", EDGES, KINDS, {"labels:1", "report:1", "other:1"})
+    assert lineage.removed == ("labels:1", "report:1")
+    assert lineage.as_dict()["removed"] == ["labels:1", "report:1"]
+    console = Console(width=200, markup=False, record=True, file=StringIO())
+    console.print(lineage_tree(lineage))
+    shown = console.export_text()
+    assert "labels:1 (removed) -> comparisons:1 -> reward:1 -> policy:1" in shown
+    assert "report:1 (removed) [report], used as policy" in shown
+    assert shown.count("(removed)") == 2
+    assert trace("policy:1", EDGES, KINDS).removed == ()
 
 
 def test_as_dict_names_the_parts_of_an_edge():

@@ -130,8 +130,14 @@ def test_tags_are_words_or_keys_with_one_value_each(registry):
     assert registry.tag(made, [Tag("dataset", "other")]).tags == (Tag("dataset", "other"), Tag("paper"))
     assert invoke(registry, "tag", "policy", "--remove", "dataset").stdout == "policy:1: paper\n"
     assert "paper" in invoke(registry, "list").stdout
-    assert registry.tag(made, drop=["paper", "never there"]).tags == ()
+    with pytest.raises(UsageError, match=r"policy:1 has no tag 'ever' and no tag 'never'; it has: paper"):
+        registry.tag(made, [Tag("new")], drop=["paper", "never", "ever"])
+    assert invoke(registry, "tag", "policy").stdout == "policy:1: paper\n"
+    assert registry.tag(made, drop=["paper"]).tags == ()
     assert invoke(registry, "tag", "policy").stdout == "policy:1: no tags\n"
+    refused = invoke(registry, "tag", "policy", "--remove", "paper").exception
+    assert isinstance(refused, UsageError)
+    assert str(refused) == "policy:1 has no tag 'paper'; it has none"
 
 
 @pytest.mark.parametrize("text", ["", "=x", "Upper", "key=", "key=a\nb", "a b", "key=" + "x" * 201])

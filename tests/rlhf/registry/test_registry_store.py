@@ -214,12 +214,12 @@ def test_a_parent_of_another_registry_is_refused_and_nothing_is_listed(registry,
 def test_an_error_between_rename_and_commit_lists_nothing_and_is_repaired_by_the_next(registry, monkeypatch):
     add(registry, "sft", "a")
 
-    def publish_then_fail(folder: Path, target: Path) -> None:
+    def publish_then_fail(root: Path, folder: Path, target: Path) -> None:
         os.rename(folder, target)
         raise StorageError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_place", publish_then_fail)
+        patch.setattr("rlhf.registry.workspace.place", publish_then_fail)
         with pytest.raises(StorageError, match="the disk is full"):
             add(registry, "sft", "b")
     assert (registry.root / "sft" / "2").is_dir()

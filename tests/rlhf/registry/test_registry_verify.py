@@ -1,5 +1,6 @@
 """`rlhf models verify`: one flipped bit in any file is found, and the file is named."""
 
+import errno
 import json
 import random
 import shutil
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from rlhf.registry import Registry
 from rlhf.registry.commands import app
+from sft.core.errors import StorageError
 
 FLIPS = 40
 
@@ -57,7 +59,7 @@ def test_one_flipped_bit_in_any_file_is_found_and_the_file_is_named(registry):
             path.write_bytes(flipped)
             problems = registry.verify(artifacts)
             assert problems, f"bit {bit} of {path}"
-            assert any(problem.startswith(f"{path}: ") for problem in problems)
+            assert [problem.partition(": ")[0] for problem in problems] == [str(path)]
         path.write_bytes(content)
     assert registry.verify(artifacts) == []
 
@@ -78,7 +80,7 @@ def test_a_missing_folder_is_named(registry):
     found = invoke(registry, "verify")
     assert found.exit_code == 1
     assert found.stdout == f"{registry.root / 'sft' / '1' / 'MANIFEST.json'}: missing\n"
-    assert "restore these files" in found.stderr
+    assert "2 versions verified, 1 problem\nrestore what is named from a copy, or" in found.stderr
 
 
 def test_a_manifest_made_anew_for_changed_files_is_found(registry):
@@ -92,6 +94,30 @@ def test_a_manifest_made_anew_for_changed_files_is_found(registry):
     document = json.loads(found.stdout)
     assert document["problems"] == [f"{path / 'MANIFEST.json'}: not the one that was registered"]
     assert invoke(registry, "verify", "sft").exit_code == 0
+
+
+def test_a_digest_changed_in_a_manifest_accuses_no_file(registry):
+    """Any flip of a bit, also one that leaves readable JSON or none, names the manifest alone, and once."""
+    manifest = registry.root / "sft" / "1" / "MANIFEST.json"
+    content = manifest.read_text()
+    digest = json.loads(content)["files"]["stage.json"]["sha256"]
+    for changed in (content.replace(digest, "0" * 64), content.replace("{", "(", 1), content.replace("stage", "other")):
+        assert changed != content
+        manifest.write_text(changed)
+        assert registry.verify(registry.artifacts()) == [f"{manifest}: not the one that was registered"]
+
+
+def test_a_file_that_cannot_be_read_is_named(registry, monkeypatch):
+    def refuse(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("rlhf.registry.damage.file_digest", refuse)
+    with pytest.raises(StorageError, match=rf"cannot read {registry.root}/sft/1: Input/output error"):
+        registry.verify([registry.get("sft")])
+
+
+def test_one_is_not_many(registry):
+    assert "1 version verified, 0 problems" in invoke(registry, "verify", "sft").stderr
 
 
 def test_a_database_whose_pages_are_broken_is_named(registry):

@@ -2,6 +2,7 @@ import json
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from rlhf.report.results import Results, StageResult, Tone, findings, summary_table, write_results
@@ -89,10 +90,58 @@ def test_reward_accuracy_is_held_against_coin_longer_answer_and_ceiling():
 
 def test_failed_bias_gate_names_check_and_group():
     check = {"name": "swap", "group": "women", "effect": 0.6, "ci": [0.4, 0.8], "n": 9, "limit": 0.2, "passed": False}
-    found = findings({"bias": {"passed": False, "checks": [check]}})[3]
+    found = findings({"bias": {"passed": False, "checks": [check]}})[-1]
     assert (found.value, found.tone) == ("failed", Tone.BAD)
     assert "swap (women)" in found.remark
-    assert findings({"bias": {"passed": True, "checks": []}})[3].value == "not measured"
+    assert findings({"bias": {"passed": True, "checks": []}})[-1].value == "not measured"
+
+
+def gate(low: float, *, passed: bool, judge: tuple[float, float] | None = None) -> tuple[str, str]:
+    evaluation: dict[str, object] = {
+        "win_rate": {"value": low + 0.1, "ci": [low, low + 0.2], "n": 100},
+        "gate": {"passed": passed, "min_win_rate": 0.5},
+    }
+    if judge is not None:
+        evaluation["judge_accuracy"] = {"value": 0.55, "ci": list(judge), "n": 100}
+    found = next(found for found in findings({"evaluation": evaluation}) if found.label == "Evaluation gate")
+    assert found.tone is (Tone.GOOD if passed else Tone.BAD)
+    return found.value, found.remark
+
+
+def test_the_evaluation_gate_says_why_it_failed():
+    low_end = "the low end of the win rate's interval, "
+    assert gate(0.51, passed=True) == ("passed", f"{low_end}51.0 %, is above 50.0 %")
+    assert gate(0.5, passed=False) == ("failed", f"{low_end}50.0 %, is not above 50.0 % (evaluation.min_win_rate)")
+    coin = "the judge is not shown to be better than a coin"
+    assert gate(0.51, passed=False, judge=(0.49, 0.6)) == ("failed", coin)
+    assert gate(0.4, passed=False, judge=(0.49, 0.6))[1].endswith(f"(evaluation.min_win_rate); {coin}")
+    assert gate(0.4, passed=False, judge=(0.51, 0.6))[1].endswith("(evaluation.min_win_rate)")
+    (old,) = [found for found in findings({"evaluation": {"win_rate": 0.9}}) if found.label == "Evaluation gate"]
+    assert (old.value, old.tone) == ("not measured", Tone.OPEN)
+
+
+def test_the_evaluation_gate_stands_in_the_table():
+    evaluation = make().evaluation | {"gate": {"passed": False, "min_win_rate": 0.8}}
+    shown = Console(file=StringIO(), width=160)
+    shown.print(summary_table(make(evaluation=evaluation, alias="candidate"), mark="#2 kl_coef=0.3"))
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "75.0 %, is not above 80.0 %" in text
+    assert "#2 kl_coef=0.3 · quickstart · r1" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "ci", "shown"),
+    [
+        (-0.0001, [-0.00432, 0.00617], "-0.00010"),
+        (-0.000001, [-0.00432, 0.00617], "0.00000"),
+        (8.8114, [7.53, 10.1], "8.81"),
+        (5.32, [0.4, 12.3], "5.3"),
+        (5.32, None, "5.32"),
+    ],
+)
+def test_kl_is_shown_as_finely_as_its_interval(value: float, ci: list[float] | None, shown: str):
+    found = findings({"evaluation": {"kl": {"value": value, "ci": ci, "n": 9}}})[1]
+    assert found.value == shown
 
 
 def test_summary_table_shows_stages_findings_and_alias_and_takes_no_markup_from_data():

@@ -41,6 +41,15 @@ def test_a_repeated_run_counts_once_and_a_finished_one_stands_for_it(tmp_path: P
         assert len(again.repeats) == 2
 
 
+def test_a_trial_never_stands_for_a_run_of_the_same_settings(tmp_path: Path):
+    """It saw validation data alone, and is finished like any other."""
+    trial = make_run(tmp_path / "0", config={"p": 1, "search": {"trial": 3, "study": "s"}})
+    later = make_run(tmp_path / "1", config={"p": 1, "search": {"trial": None, "study": None}})
+    found = group_runs([read(trial), read(later)])
+    assert found.repeats == ()
+    assert [group.label for group in found.groups] == ["measured on=validation data", "measured on=test data"]
+
+
 def test_fields_that_one_side_lacks_differ(tmp_path: Path):
     runs = [
         read(make_run(tmp_path / "a", config={"bias": {"groups": {"men": ["he"]}}, "p": None})),

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import change, estimate, make_run, scores, stage
@@ -44,13 +45,15 @@ def invoke(*words: str) -> Result:
 def test_list_shows_what_differs():
     result = invoke("list")
     assert result.exit_code == 0, result.output
-    lines = [line.split() for line in result.stdout.splitlines()]
+    lines = [line.split() for line in result.stdout.splitlines()[2:-1]]
     assert [line[0] for line in lines] == ["run", "made-0", "made-1", "made-bad"]
-    assert " ".join(lines[1][1:]) == "2026-11-21 10:00 finished 0 made ppo.kl_coef=0.1 seed=0 80.0 % - 4 - passed"
-    assert " ".join(lines[3][3:]) == "failed after sft 0 made ppo.kl_coef=0.5 - - - - -"
+    assert " ".join(lines[1][1:]) == "2026-11-21 10:00 finished 0 made 80.0 % 4 passed seed=0"
+    assert " ".join(lines[3][3:]) == "failed 0 made - - - after sft; ppo.kl_coef=0.5"
+    assert result.stdout.startswith("most runs share: ppo.kl_coef=0.1\n")
+    assert "none here has: gold, RM accuracy" in result.stdout
     only = invoke("list", "multirun").stdout
     assert "seed=1" in only
-    assert "kl_coef" not in only  # both have it
+    assert only.count("kl_coef") == 1  # both have it
 
 
 def test_list_as_json():
@@ -59,6 +62,59 @@ def test_list_as_json():
     assert document["runs"][0]["numbers"]["win_rate"] == estimate(0.8)
     assert document["runs"][2]["error"].startswith("DataError")
     assert (document["unreadable"], document["older"]) == ([], 0)
+
+
+def test_a_run_without_the_shared_words_says_so_and_the_others_do_not_repeat_them(root: Path):
+    common = [f"part.number{place}=1" for place in range(20)]
+    for place in range(4):
+        make_run(root / "many" / str(place), overrides=[*common, f"seed={place}", "part.number3=7"][: 22 - place % 2])
+    make_run(root / "many" / "bare", overrides=["part.number0=2", "+x=1", "+x=2"])
+    head, _, _, *lines = invoke("list", "many").stdout.splitlines()
+    assert head == f"most runs share: {' '.join(word for word in common if word != 'part.number3=1')}"
+    assert [line.split("  ")[-1].strip() for line in lines[:4]] == [
+        "part.number3=7 seed=0",
+        "part.number3=1 seed=1",
+        "part.number3=7 seed=2",
+        "part.number3=1 seed=3",
+    ]
+    own, without = lines[4].split("; without ")
+    assert own.endswith(" part.number0=2 +x=2")  # a value of its own is not missing; of two the last counts
+    assert without.split() == [word for word in common[1:] if word != "part.number3=1"]
+    make_run(root / "many" / "none")
+    assert "without all that most share" in invoke("list", "many").stdout
+
+
+def make_trial(folder: Path, number: int, objectives: dict[str, object] | None, **changes: Any) -> Path:
+    later = 10 + number  # the study's own number of a trial that took the place of a killed one
+    words = ("search.study=s", "search.storage='sqlite:///x'", f"search.trial={later}", "ppo.kl_coef=0.3")
+    config = {"p": number, "search": {"trial": later, "study": "s"}}
+    made = make_run(folder / f"{number:03}", config=config, overrides=words, numbers={}, **changes)
+    change(made / "results.json", objectives=objectives or {}, gold=None)
+    return made
+
+
+def test_trials_show_their_objectives_as_validation_or_say_why_not(root: Path):
+    found = {"win_rate": estimate(0.6), "kl": {"value": -0.0021, "ci": [-0.00432, 0.00617], "n": 9}}
+    make_trial(root / "search", 0, found)
+    pruned = make_trial(root / "search", 1, None, state=State.PRUNED)
+    change(pruned / RUN_FILE, error="worse than the median at step 3")
+    make_trial(root / "search", 2, None, state=State.FAILED)
+    listed = invoke("list", "search").stdout
+    assert (
+        "0 of s, on validation data: win_rate 60.0 % [50.0, 70.0] (n 40), kl -0.00210 [-0.00432, 0.00617] (n 9)"
+        in listed
+    )
+    assert "trial 1 of s, no objectives: worse than the median at step 3" in listed
+    assert "trial 2 of s, no objectives: it is failed" in listed
+    assert "storage" not in listed
+    rows = json.loads(invoke("list", "search", "--json").stdout)["runs"]
+    assert [row["trial"] for row in rows] == [0, 1, 2]
+    assert rows[0]["numbers"] == {f"validation_{name}": value for name, value in found.items()}
+    compared = invoke("compare", "search").stdout
+    assert "validation: win_rate" in compared
+    assert "-0.00210 [-0.00432, 0.00617] (prompts)" in compared
+    assert "3 of 3 runs are trials of a search: their numbers are of validation data" in compared
+    assert "validation data: KL to SFT, nats per answer  -0.00210" in invoke("show", "search/000").stdout
 
 
 def test_list_says_what_it_does_not_list(root: Path):
@@ -92,10 +148,11 @@ def test_compare_prints_a_table_and_names_the_page():
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     rows = [" ".join(line.split()) for line in lines]
-    assert rows[0] == "group ppo.kl_coef seeds win rate gold KL RM accuracy"
+    assert rows[0] == "group seeds win rate KL settings"
     # Student's half width of 0.8 and 0.9 is 12.706 * 0.05 = 0.635, cut at 1
-    assert rows[1] == "A 0.1 0, 1 85.0 % [21.5, 100.0] - 4 [4, 4] -"
-    assert rows[2] == "B 0.5 0 - - - -"
+    assert rows[1] == "A 0, 1 85.0 % [21.5, 100.0] 4 [4, 4] ppo.kl_coef=0.1"
+    assert rows[2] == "B 0 - - ppo.kl_coef=0.5"
+    assert rows[3] == "none here has: gold, RM accuracy"
     assert "1 of 3 runs are not finished" in result.stdout
     assert "--output PAGE.html" in result.stdout
 
@@ -116,8 +173,12 @@ def test_compare_as_json():
 
 
 def test_compare_writes_a_page(root: Path):
-    result = invoke("compare", "multirun", "--output", "deep/page.html", "--json")
+    refused = invoke("compare", "multirun", "--output", "deep/page.html").exception
+    assert isinstance(refused, UsageError)
+    assert "deep is no folder; make it first" in str(refused)
+    assert not (root / "deep").exists()
+    result = invoke("compare", "multirun", "--output", "a page.html", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["fields"] == []
-    assert (root / "deep" / "page.html").read_text().startswith("<!doctype html>")
+    assert (root / "a page.html").read_text().startswith("<!doctype html>")
     assert invoke("compare", "multirun", "--output", "page.html").stdout == "page.html\n"

@@ -2,9 +2,10 @@ import math
 from pathlib import Path
 
 import pytest
-from made_runs import estimate, group, make_run
+from made_runs import change, estimate, group, make_run, read
 
-from rlhf.runs.measures import Basis, across_seeds, difference, measure_names
+from rlhf.runs.measures import HEADLINES, VALIDATION, Basis, across_seeds, difference, measure_names
+from rlhf.search.config import Objective
 
 
 def seeds(folder: Path, values: dict[int, float], letter: str = "A"):
@@ -50,6 +51,20 @@ def test_differences_are_paired_by_seed(tmp_path: Path):
     assert one is not None
     assert (one.mean, one.interval, one.basis) == (4.0, None, Basis.NONE)
     assert difference(own, seeds(tmp_path / "d", {7: 1.0}), "kl") is None
+
+
+def test_a_trials_objectives_have_names_of_their_own(tmp_path: Path):
+    folder = make_run(tmp_path / "0", config={"search": {"trial": 0, "objectives": ["win_rate"]}}, numbers={})
+    change(folder / "results.json", objectives={"win_rate": estimate(0.5)}, gold=None, evaluation={"kl": estimate(1.0)})
+    assert measure_names([read(folder)]) == ["validation_win_rate"]
+    found = across_seeds(group([folder]), "validation_win_rate")
+    assert found is not None
+    assert (found.mean, found.interval) == (0.5, (0.4, 0.6))
+
+
+def test_every_objective_of_a_search_has_a_title():
+    titled = {measure.name for measure in HEADLINES if measure.name.startswith(VALIDATION)}
+    assert titled == {f"{VALIDATION}{name}" for name in [*Objective, "gold"]}
 
 
 def test_names_of_all_runs_headlines_first(tmp_path: Path):

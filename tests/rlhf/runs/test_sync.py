@@ -8,16 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import read
+from made_runs import make_run, read
 from typer.testing import CliRunner
 from wandb_server import wandb_server
 
 from rlhf.runs.commands import app
-from rlhf.runs.sync import sync, wandb_sync
+from rlhf.runs.sync import described, not_sent, sync, sync_all, wandb_sync
 from sft.core.errors import UsageError
 from sft.core.ledger import LEDGER, read_ledger
 from sft.core.wandb_files import mirror_files, settled_files
@@ -155,13 +156,55 @@ def test_a_server_that_never_answers_leaves_all_for_the_next_time(run: Path, mon
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.delenv("WANDB_MODE", raising=False)
-        done = sync(read(run), timeout_s=3)
+        done = sync(read(run), timeout_s=1)
     assert done.sent == ()
-    assert "no answer of W&B in 3 s" in done.failed[0]
+    assert "timed out" in done.failed[0]
+    assert done.waiting == 3
     with wandb_server(monkeypatch) as server:
         done = sync(read(run))
         assert (len(done.sent), done.lost, done.failed) == (3, (), ())  # the rows were back-filled the first time
         assert [row["ppo/iteration"] for row in next(iter(server.lines.values()))] == list(range(50))
+
+
+def test_once_the_server_is_silent_no_further_run_is_tried(run: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(run, run.with_name("second"), symlinks=True)
+    make_run(run.with_name("third"), config={"wandb": {"mode": "disabled"}})
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    tried: list[Path] = []
+
+    def send(folder: Path, mirrored: Sequence[Path], timeout_s: float) -> str:
+        tried.append(folder)
+        raise ConnectionError("nobody there")
+
+    first, second, third = sync_all([read(run.with_name(name)) for name in ("run", "second", "third")], send=send)
+    assert tried == [run]
+    # each run has the folders of its two attempts, and rows lost between them that become a third one
+    assert (first.waiting, second.waiting, third.waiting) == (3, 3, 0)
+    assert all("nobody there" in line for line in first.failed)
+    assert (second.sent, second.lost, second.failed) == ((), (), ())
+    assert not_sent([first, second, third]).startswith("W&B does not answer: 6 folders of 2 runs wait;")
+    assert "0 sent, 0 sent before, 3 waiting" in described(second, rehearsed=False)
+    assert not_sent([third]) == ""
+
+
+def test_the_command_says_at_the_end_how_many_wait(run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(run.parents[1])
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    done = CliRunner().invoke(app, ["sync"])
+    assert done.exit_code == 1
+    assert "Connection refused" in done.stdout
+    assert "3 folders of 1 run wait; look at the network and WANDB_BASE_URL" in done.stderr
+
+
+def test_a_run_without_wandb_says_why_there_is_nothing(tmp_path: Path):
+    off = sync(read(make_run(tmp_path / "off", config={"wandb": {"mode": "disabled"}})))
+    assert described(off, rehearsed=False).endswith(
+        "skipped, W&B was off (wandb=disabled), so there is nothing to send"
+    )
+    auto = sync(read(make_run(tmp_path / "auto", config={"wandb": {"mode": "auto"}})))
+    assert "it was off (WANDB_MODE=disabled), or no stage had begun" in described(auto, rehearsed=False)
 
 
 def test_a_run_in_progress_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -197,7 +240,23 @@ def test_ctrl_c_ends_the_sender_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with wandb_server(monkeypatch), pytest.raises(KeyboardInterrupt):
+        wandb_sync(tmp_path, [tmp_path], 60)
+    assert began[0].returncode == -signal.SIGKILL
+
+
+def test_a_sender_that_takes_too_long_counts_as_a_server_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    began: list[subprocess.Popen[str]] = []
+
+    class Slow(subprocess.Popen[str]):
+        def communicate(self, *args: object, **options: object) -> tuple[str, str]:
+            began.append(self)
+            raise subprocess.TimeoutExpired("wandb", 60)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    with wandb_server(monkeypatch), pytest.raises(ConnectionError, match="no answer of W&B in 60 s"):
         wandb_sync(tmp_path, [tmp_path], 60)
     assert began[0].returncode == -signal.SIGKILL
 

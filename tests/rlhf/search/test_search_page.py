@@ -75,6 +75,21 @@ def test_a_study_without_a_finished_trial_has_a_page(tmp_path: Path):
     assert json.loads((tmp_path / "study.json").read_text())["best"] == []
 
 
+def test_a_tie_is_called_one_and_has_the_command_of_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    trials = [tried(place, 0.5, 1.0)._replace(values=(0.5,)) for place in (1, 2, 4)]
+    config = SearchConfig(objectives=["win_rate"])
+    report = write_report(tmp_path, trials, config, name="s", experiment="quick", fixed=["experiment=quick"])
+    page = (tmp_path / "study.html").read_text()
+    assert "A tie: 3 trials have the best win_rate" in page
+    assert page.count("<code>rlhf run") == 1
+    assert "ppo.kl_coef=0.02" in page.partition("<code>rlhf run")[2].partition("</code>")[0]
+    show(report, tmp_path)
+    said = capsys.readouterr().out
+    assert "best, a tie of 3" in said
+    assert "(trial 1, the first of the tie)" in said
+    assert "ppo.kl_coef=0.02" in said.partition("rlhf run")[2]
+
+
 def test_the_terminal_gets_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     show(written(tmp_path, "win_rate"), tmp_path)
     said = capsys.readouterr().out

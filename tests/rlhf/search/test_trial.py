@@ -86,8 +86,10 @@ def test_a_trial_goes_as_far_as_its_objectives(tmp_path: Path):
     first = run(tmp_path, *TRIAL, "search.objectives=[sft_loss]", name="first")
     assert [stage["name"] for stage in first["stages"]] == ["sft"]
     assert first["gold"] is None
-    second = run(tmp_path, *TRIAL, "search.objectives=[reward_accuracy,sft_loss]", name="second")
+    words = ["search.objectives=[reward_accuracy,sft_loss]", "search.trial=7"]
+    second = run(tmp_path, *TRIAL, *words, name="002")
     assert [stage["name"] for stage in second["stages"]] == ["sft", "labels", "reward"]
+    assert (first["trial"], second["trial"]) == (0, 2), "a trial that is tried again keeps the number of its folder"
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,24 @@ def test_a_killed_writer_leaves_every_line_it_wrote(tmp_path: Path):
     child.stdout.close()
 
 
+def test_every_line_of_a_marked_run_begins_with_its_mark(tmp_path: Path):
+    console = Console(file=StringIO(), width=60)
+    marked = RunTracker(
+        tmp_path, run_id="r", experiment="e", mode="disabled", project="p", config={}, console=console, mark="#2 seed=1"
+    )
+    with marked:
+        marked.cached("sft")
+        with marked.stage("ppo") as ppo:
+            ppo.start(40, "iteration")
+            ppo.log(40, {"objective/kl": 3.0})
+            ppo.note("planned memory\n  always 1 MiB")
+            ppo.alert("kl", "too far")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "#2 seed=1 · ppo: 40/40 iteration · kl 3" in lines
+    assert len(lines) == 6
+    assert [line for line in lines if not line.startswith("#2 seed=1 · ")] == []
+
+
 def fail_in_a_stage(run: RunTracker) -> None:
     with run.stage("ppo") as ppo:
         ppo.log(1, {"objective/kl": 3.0})

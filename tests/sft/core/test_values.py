@@ -1,6 +1,6 @@
 import pytest
 
-from sft.core.values import duration, plain, quantity
+from sft.core.values import Quantity, duration, plain, quantity, shown_value
 
 
 @pytest.mark.parametrize(
@@ -9,6 +9,22 @@ from sft.core.values import duration, plain, quantity
 )
 def test_plain_numbers(value: float, shown: str):
     assert plain(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown"),
+    [
+        (-0.0012345, -0.00432, 0.00617, "-0.00123"),
+        (4.04, 3.9, 4.1, "4.0"),
+        (4.0, 4.0, 4.0, "4"),
+        (-0.04, -0.3, 0.3, "0.0"),  # no -0.0
+        (12345.6, 12300.0, 12400.0, "12346"),
+        (2e-9, 1e-9, 3e-9, "2.00e-09"),
+        (0.12345, None, None, "0.1235"),
+    ],
+)
+def test_a_number_is_as_precise_as_its_interval(value: float, low: float | None, high: float | None, shown: str):
+    assert shown_value(Quantity(value, low, high)) == shown
 
 
 def test_durations_round_to_whole_minutes():
