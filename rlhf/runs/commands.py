@@ -3,7 +3,10 @@
 With --json, standard output is one JSON document.
 """
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,19 +93,31 @@ def compare_runs(
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"--output {output}: {output.parent} is no folder; make it first, or name another place")
 
-    comparison = compare(resolve(runs, folders or DEFAULT_FOLDERS))
-    if output is not None:
-        from rlhf.runs.page import render as page
-        from sft.core.durable import write_text
+    with _uncollected():
+        comparison = compare(resolve(runs, folders or DEFAULT_FOLDERS))
+        if output is not None:
+            from rlhf.runs.page import render as page
+            from sft.core.durable import write_text
 
-        write_text(output, page(comparison))
-        typer.echo(str(output), err=as_json)
-    if as_json:
-        _print_json(comparison.as_dict())
-    elif output is None:
-        from rlhf.runs import render
+            write_text(output, page(comparison))
+            typer.echo(str(output), err=as_json)
+        if as_json:
+            _print_json(comparison.as_dict())
+        elif output is None:
+            from rlhf.runs import render
 
-        render.show(render.comparison_page(comparison, render.terminal_width()))
+            render.show(render.comparison_page(comparison, render.terminal_width()))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python not look for reference cycles: in the many small objects of hundreds of ledgers there are none, and
+    the looking takes a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @app.command("sync")
