@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rlhf.registry import Artifact, Registry
-from rlhf.registry.copies import digests
+from rlhf.registry.difference import recorded_digests
 from sft.core.durable import file_digest
 from sft.core.errors import StorageError
 
@@ -23,7 +23,7 @@ def recorded_file(artifact: Artifact, name: str) -> Path | None:
     Raises:
         StorageError: it, or the manifest, is not the one that was registered.
     """
-    digest = digests(artifact).get(name)
+    digest = recorded_digests(artifact).get(name)
     path = artifact.path / name
     if digest is not None and (not path.is_file() or file_digest(path) != digest):
         raise _damaged(f"{path}: not the one that was registered")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from rlhf.registry.artifact import STAGE_FILE, Artifact
 from rlhf.registry.difference import recorded_digests
-from sft.core.errors import DataError, StorageError
 
 LINEAGE_FILE = "rlhf-lineage.json"
 """What an export says of a model, beside it."""
@@ -18,14 +17,6 @@ def came_in(artifact: Artifact) -> bool:
     return artifact.kind in _COME_IN and not artifact.parents
 
 
-def digests(artifact: Artifact) -> dict[str, str]:
-    """Return the sha256 of each file of a version. Raises StorageError unless its manifest was registered."""
-    try:
-        return recorded_digests(artifact)
-    except DataError as error:
-        raise StorageError(str(error)) from error
-
-
 def copies(artifacts: Sequence[Artifact]) -> dict[str, list[str]]:
     """Return the models that came from a folder, each with the other versions that hold every file of it, bit for bit.
 
@@ -36,7 +27,7 @@ def copies(artifacts: Sequence[Artifact]) -> dict[str, list[str]]:
     """
     there = [artifact for artifact in artifacts if artifact.kind in _MODELS and artifact.removed_at is None]
     copied = [artifact for artifact in there if came_in(artifact)]
-    recorded = {artifact.ref: digests(artifact) for artifact in (there if copied else [])}
+    recorded = {artifact.ref: recorded_digests(artifact) for artifact in (there if copied else [])}
     found = {}
     for artifact in copied:
         files = {name: digest for name, digest in recorded[artifact.ref].items() if name not in _NOT_THE_MODEL}

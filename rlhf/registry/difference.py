@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rlhf.registry.artifact import Artifact
 from sft.core.durable import MANIFEST, file_digest
-from sft.core.errors import DataError
+from sft.core.errors import StorageError
 
 _METRICS = "metrics"
 _ESTIMATE = {"value", "ci", "n"}
@@ -63,7 +63,7 @@ def difference(a: Artifact, b: Artifact) -> Difference:
     """Return what differs between two versions.
 
     Raises:
-        DataError: a manifest is missing or not the one that was registered.
+        StorageError: a manifest is missing or not the one that was registered.
     """
     facts, same_facts = _changes(_facts(a), _facts(b))
     metrics, same_metrics = _changes(_metrics(a), _metrics(b))
@@ -75,10 +75,10 @@ def difference(a: Artifact, b: Artifact) -> Difference:
 
 
 def recorded_digests(artifact: Artifact) -> dict[str, str]:
-    """Return the sha256 of each file of a version, by path, as its manifest has them."""
+    """Return the sha256 of each file of a version, by path. Raises StorageError unless its manifest was registered."""
     manifest = artifact.path / MANIFEST
     if not manifest.is_file() or file_digest(manifest) != artifact.sha256:
-        raise DataError(f"{manifest}: not the one that was registered; see `rlhf models verify {artifact.ref}`")
+        raise StorageError(f"{manifest}: not the one that was registered; see `rlhf models verify {artifact.ref}`")
     return {name: entry["sha256"] for name, entry in json.loads(manifest.read_text())["files"].items()}
 
 

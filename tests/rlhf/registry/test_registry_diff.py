@@ -9,7 +9,7 @@ from rlhf.registry import Registry
 from rlhf.registry.commands import app
 from rlhf.registry.difference import Change, Metric, difference
 from sft.core.durable import text_digest
-from sft.core.errors import DataError
+from sft.core.errors import StorageError
 
 
 def estimate(value: float, low: float, high: float, n: int = 200) -> dict[str, object]:
@@ -81,5 +81,5 @@ def test_the_command(registry):
 def test_a_manifest_that_is_not_the_registered_one_is_not_compared(registry):
     manifest = registry.get("policy:1").path / "MANIFEST.json"
     manifest.write_text(manifest.read_text().replace("1", "2", 1))
-    with pytest.raises(DataError, match="not the one that was registered; see `rlhf models verify policy:1`"):
+    with pytest.raises(StorageError, match="not the one that was registered; see `rlhf models verify policy:1`"):
         difference(registry.get("policy:1"), registry.get("policy:2"))
