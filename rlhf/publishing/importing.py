@@ -14,7 +14,7 @@ from rlhf.registry.copies import LINEAGE_FILE
 from rlhf.run import copy_model
 from sft.core.durable import MANIFEST, json_digest, write_json
 from sft.core.errors import DataError, UsageError
-from sft.core.values import mapping, text
+from sft.core.values import counted, mapping, text
 from sft.core.visible import visible
 
 KINDS = ("sft", "policy", "reward", "judge")
@@ -30,8 +30,7 @@ class FolderError(DataError):
 
     def __str__(self) -> str:
         """Return a heading and one line per problem."""
-        count = len(self.problems)
-        heading = f"{self.folder} is not imported: {count} problem{'s' * (count != 1)}"
+        heading = f"{self.folder} is not imported: {counted(len(self.problems), 'problem')}"
         return "\n".join([heading, *(f"  {problem}" for problem in self.problems)])
 
     def as_dict(self) -> dict[str, object]:

@@ -11,10 +11,10 @@ from rlhf.registry.options import (
     RefArgument,
     RegistryOption,
     UrlOption,
-    counted,
     open_registry,
     print_json,
 )
+from sft.core.values import counted
 
 if TYPE_CHECKING:
     from rlhf.registry.artifact import Artifact

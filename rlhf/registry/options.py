@@ -31,11 +31,6 @@ def open_registry(root: Path, url: str | None) -> "Registry":
     return Registry(root, url=url, create=False)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural where it is not one."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def print_json(value: object) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

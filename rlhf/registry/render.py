@@ -15,9 +15,9 @@ from rlhf.registry.artifact import Artifact
 from rlhf.registry.copies import came_in
 from rlhf.registry.difference import Difference
 from rlhf.registry.lineage import Lineage
-from rlhf.registry.options import counted
 from rlhf.registry.promotion import Promotion
 from rlhf.registry.sweep import Swept
+from sft.core.values import counted
 from sft.core.visible import visible
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")

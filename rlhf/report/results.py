@@ -16,6 +16,7 @@ from sft.core.progress import marked
 from sft.core.values import (
     Json,
     Quantity,
+    counted,
     duration,
     mapping,
     number,
@@ -247,7 +248,7 @@ def _bias(bias: Json) -> Finding:
     if not checks:
         return _absent(label, "no bias check ran, so nothing is known")
     failed = [check for check in checks if not check.passed]
-    count = f"{len(checks)} check{'s' * (len(checks) != 1)}"
+    count = counted(len(checks), "check")
     if bias.get("passed") is True:
         return Finding(
             label, "passed", "", None, f"{count}, none beyond its limit; not a safety certificate", Tone.GOOD

@@ -16,7 +16,7 @@ from rlhf.runs.measures import HEADLINES, Across, Basis, Measure, measured
 from rlhf.runs.samples import Answer
 from sft.core.page import render_page
 from sft.core.plots import MUTED, SERIES
-from sft.core.values import Quantity, duration, percent, plain, shown_interval, shown_value
+from sft.core.values import Quantity, counted, duration, percent, plain, shown_interval, shown_value
 
 _TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 _MOST_IN_FOREST = 16
@@ -105,7 +105,7 @@ def render(comparison: Comparison) -> str:
 def _title(comparison: Comparison) -> str:
     runs, groups = len(comparison.runs), len(comparison.groups)
     if groups == 1:
-        return f"{runs} run{'s' * (runs != 1)} of one configuration"
+        return f"{counted(runs, 'run')} of one configuration"
     return f"{runs} runs of {groups} configurations"
 
 

@@ -24,7 +24,7 @@ from sft.core.errors import DataError, UsageError
 from sft.core.ledger import LEDGER, LedgerEntry, read_ledger
 from sft.core.redaction import redact_text
 from sft.core.tracking import mirror_settings
-from sft.core.values import mapping
+from sft.core.values import counted, mapping
 from sft.core.wandb_environment import base_url, check_answers, contained, has_key
 from sft.core.wandb_files import MirrorFile, cut_torn, settled_files
 from sft.core.wandb_identity import Identity, MirroredRun, read_identity
@@ -298,7 +298,7 @@ def not_sent(done: Sequence[Synced]) -> str:
     runs = [run for run in done if run.waiting]
     if not runs:
         return ""
-    folders, of = sum(run.waiting for run in runs), f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    folders, of = sum(run.waiting for run in runs), counted(len(runs), "run")
     remedy = "look at the network and WANDB_BASE_URL, then run this command again"
     return f"W&B does not answer: {folders} folders of {of} wait; {remedy}"
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sft.core.redaction import looks_secret
 from sft.core.urls import holds_password, without_password
+from sft.core.values import counted
 
 
 class ConfigProblem(NamedTuple):
@@ -56,8 +57,7 @@ class ConfigError(RLHFError, ValueError):
 
     def __str__(self) -> str:
         """Return a heading and one line per problem."""
-        count = len(self.problems)
-        heading = f"{count} configuration problem{'s' * (count != 1)}"
+        heading = counted(len(self.problems), "configuration problem")
         return "\n".join([heading, *(f"  {problem}" for problem in self.problems)])
 
 

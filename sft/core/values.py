@@ -97,6 +97,11 @@ def plain(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural where it is not one."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def shown_value(estimate: Quantity) -> str:
     """Return a number with the digits behind the point that `shown_interval` gives its interval; alone, as `plain`."""
     if estimate.interval is None:
